@@ -1,0 +1,140 @@
+"""Strict configs: a Python file with `get_config()` → ml_collections.ConfigDict → frozen, typed dataclasses.
+
+A config file says only what differs from the dataclasses' defaults. Every mistake (unknown field, wrong type, missing
+file) is an `InputError` that names the field and what to write instead, raised before anything is computed.
+
+A field whose annotation is a union of dataclasses is chosen by the key `kind`, which each of them declares:
+`forcing = dict(kind="student", steps=5)`.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from mpjax.errors import InputError
+
+T = TypeVar("T")
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Reads `FILE.py` or `FILE.py:ARGUMENT` (the argument goes to `get_config`) and applies `--config.a.b=value`.
+
+    Raises:
+        InputError: the file is missing, has no `get_config`, or an override names no field or has the wrong type.
+    """
+    file, _, argument = path.partition(":")
+    if not Path(file).is_file():
+        raise InputError(f"config file {file} does not exist: give --config=PATH.py, for example configs/recall_tiny.py")
+    for override in overrides:
+        if not re.fullmatch(r"--config(\.\w+)+=.*", override, re.DOTALL):
+            raise InputError(f"{override} is no flag of this command: write config fields as --config.field.name=value")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values(["mpjax", f"--config={path}", *overrides])
+    except (AttributeError, flags.Error, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}{' ' if overrides else ''}{' '.join(overrides)}: {reason}") from error
+    config = values["config"].value
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"{file}: get_config() returned {type(config).__name__}; it must return an ml_collections.ConfigDict")
+    return config
+
+
+def find(name: str) -> Path:
+    """A config shipped with the package, by file name (`recall_tiny.py`), wherever the package is installed."""
+    spec = importlib.util.find_spec("configs")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (path := Path(folder) / name).is_file():
+            return path
+    raise InputError(f"config {name} is not among the shipped configs in {', '.join(folders) or 'configs/'}")
+
+
+def build(cls: type[T], values: Mapping[str, Any] | ConfigDict, path: str = "config") -> T:
+    """Builds a frozen dataclass tree from nested mappings, checking every name and type.
+
+    Raises:
+        InputError: an unknown or missing field, a value of another type, or a value the dataclass itself refuses.
+    """
+    values = values.to_dict() if isinstance(values, ConfigDict) else dict(values)
+    values.pop("kind", None)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known fields: {', '.join(fields)}"
+            raise InputError(f"{path}.{name} is not a config field: {hint}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise InputError(f"{path}.{name} is missing: set it to a {_describe(hints[name])}")
+    try:
+        return cls(**{name: _convert(value, hints[name], f"{path}.{name}") for name, value in values.items()})
+    except InputError as error:
+        message = str(error)
+        raise error if message.startswith(path) else InputError(f"{path}.{message}") from error
+
+
+def to_dict(value: Any) -> Any:
+    """The inverse of `build`: nested plain dicts and lists, with `kind` where a union needs it; JSON-able."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        result = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": value.kind, **result} if hasattr(value, "kind") else result
+    if isinstance(value, (tuple, list)):
+        return [to_dict(item) for item in value]
+    return value
+
+
+def _describe(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_describe(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"list of {_describe(typing.get_args(hint)[0])}"
+    return {"NoneType": "None", "str": "string", "int": "whole number", "float": "number", "bool": "True or False"}.get(
+        getattr(hint, "__name__", ""), getattr(hint, "__name__", str(hint))
+    )
+
+
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        kinds = {o.kind: o for o in options if dataclasses.is_dataclass(o) and hasattr(o, "kind")}
+        if kinds:
+            kind = value.get("kind") if isinstance(value, Mapping) else None
+            if kind not in kinds:
+                raise InputError(f"{path}.kind is {kind!r}: it must be one of {', '.join(sorted(kinds))}")
+            return build(kinds[kind], value, path)
+        remaining = [o for o in options if o is not type(None)]
+        if len(remaining) == 1:
+            return _convert(value, remaining[0], path)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{path} is {value!r}: it must be a group of fields")
+        return build(hint, value, path)  # type: ignore[arg-type]
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise InputError(f"{path} is {value!r}: it must be a {_describe(hint)}")
+        inner = typing.get_args(hint)
+        if inner[-1] is Ellipsis:
+            return tuple(_convert(v, inner[0], f"{path}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(inner):
+            raise InputError(f"{path} is {value!r}: it must have exactly {len(inner)} entries")
+        return tuple(_convert(v, h, f"{path}[{i}]") for i, (v, h) in enumerate(zip(value, inner, strict=True)))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise InputError(f"{path} is {value!r}: it must be a {_describe(hint)}")
+    return value

@@ -1,0 +1,184 @@
+"""MemoryPack: the whole denoiser. FramePack's history and SemanticPack's ψ in, velocity out.
+
+Pure functions of (parameters, arrays): `velocity`, `init_memory`, `update_memory` and `condition` are methods of one
+Flax module; `Denoiser` binds them to plain functions, which is all that training and generation know.
+
+Sign and time: outside this file and `models.mmdit`, t = 1 is the data and velocity = dx/dt (the paper). The network,
+as FramePack-F1, takes 1000·(1 − t) and returns `prediction` = noise − data = −velocity. The change is made here, once.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mpjax.models.architecture import Architecture
+from mpjax.models.encoders import Condition, FrameEncoder, PromptEncoder
+from mpjax.models.framepack import CleanEmbedder, History, empty_history, packed_table
+from mpjax.models.layers import Dense, patchify, unpatchify
+from mpjax.models.mmdit import MMDiT, OutputHead, TimeTextEmbedding
+from mpjax.models.refiner import TokenRefiner
+from mpjax.models.semanticpack import Memorize, Memory, Squeeze, memory_tokens, pad_memory
+
+TIME_SCALE = 1000.0
+
+
+class ImageProjection(nn.Module):
+    """down(SiLU(up(x))): image tokens → context width (diffusers `FramepackClipVisionProjection`)."""
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """`[b, n, image_width]` → `[b, n, d]`."""
+        h = nn.silu(Dense(3 * self.width, ("embed", "mlp"), dtype=self.dtype, name="up")(image))
+        return Dense(self.width, ("mlp", "embed"), dtype=self.dtype, name="down")(h)
+
+
+class MemoryPack(nn.Module):
+    """The network. Use it through `Denoiser`."""
+
+    architecture: Architecture
+
+    def setup(self):
+        """Creates the submodules; `semanticpack=None` and `encoders=None` leave theirs out."""
+        arch = self.architecture
+        dtype = jnp.dtype(arch.dtype)
+        self.x_embedder = Dense(arch.width, (None, "embed"), dtype=dtype)
+        self.clean_x_embedder = CleanEmbedder(arch)
+        self.context_embedder = TokenRefiner(arch.width, arch.heads, arch.mlp_width, arch.refiner_blocks, dtype)
+        self.image_projection = ImageProjection(arch.width, dtype)
+        self.time_text_embed = TimeTextEmbedding(arch.width, arch.guidance_embeds, dtype)
+        self.blocks = MMDiT(arch)
+        self.head = OutputHead(arch.channels * arch.patch**2)
+        if arch.semanticpack:
+            self.memorize = Memorize(arch.semanticpack, arch.width, arch.mlp_width, dtype)
+            self.squeeze = Squeeze(arch.semanticpack, arch.mlp_width, dtype)
+        if arch.encoders:
+            self.prompt_encoder = PromptEncoder(arch)
+            self.frame_encoder = FrameEncoder(arch)
+
+    def condition(self, prompts: jax.Array, reference: jax.Array) -> Condition:
+        """prompts int32 `[b, l]`, reference latents `[b, 1, h, w, c]` → embeddings."""
+        text, mask, pooled = self.prompt_encoder(prompts)
+        return Condition(text=text, text_mask=mask, pooled=pooled, image=self.frame_encoder(reference))
+
+    def prediction(
+        self,
+        x_t: jax.Array,
+        timestep: jax.Array,
+        history: History,
+        condition: Condition,
+        memory: Memory,
+        guidance: jax.Array | None = None,
+    ) -> jax.Array:
+        """FramePack-F1's raw output (noise − data) for noisy latents `[b, f, h, w, c]` at timestep `[b]` = 1000·σ."""
+        arch = self.architecture
+        b, f, h, w, _ = x_t.shape
+        if h % arch.patch or w % arch.patch:
+            raise ValueError(f"latents of {h}×{w} do not divide into patches of {arch.patch}")
+        noisy = self.x_embedder(patchify(x_t, (1, arch.patch, arch.patch)))
+        latents = jnp.concatenate([self.clean_x_embedder(history), noisy], 1)
+        temb = self.time_text_embed(timestep, guidance, condition.pooled)
+        image = self.image_projection(condition.image)
+        text = self.context_embedder(condition.text, condition.text_mask, timestep)
+        context = jnp.concatenate([image, text, memory.tokens.astype(text.dtype)], 1)
+        image_mask = jnp.ones(image.shape[:2], bool)
+        mask = jnp.concatenate([image_mask, condition.text_mask, memory.valid], 1)
+        table = packed_table(history, arch)
+        tokens = self.blocks(latents, context, mask, temb, table)[:, -noisy.shape[1] :]
+        return unpatchify(self.head(tokens, temb), f, h, w, arch.patch)
+
+    def velocity(
+        self,
+        x_t: jax.Array,
+        t: jax.Array,
+        history: History,
+        condition: Condition,
+        memory: Memory,
+        guidance: jax.Array | None = None,
+    ) -> jax.Array:
+        """dx/dt at x_t `[b, f, h, w, c]`, t `[b]` in [0, 1], t = 1 at the data (paper, Eqs. 3 to 5); float32."""
+        return -self.prediction(x_t, TIME_SCALE * (1.0 - t), history, condition, memory, guidance)
+
+    def init_memory(self, condition: Condition, latent_size: tuple[int, int]) -> Memory:
+        """ψ_0 = concat(reference image, prompt), padded to the constant size of ψ."""
+        arch = self.architecture
+        b = condition.image.shape[0]
+        if not arch.semanticpack:
+            return Memory(tokens=jnp.zeros((b, 0, arch.width)), valid=jnp.zeros((b, 0), bool))
+        image = self.image_projection(condition.image)
+        timestep = jnp.full((b,), TIME_SCALE * (1.0 - arch.semanticpack.timestep))
+        text = self.context_embedder(condition.text, condition.text_mask, timestep)
+        tokens = jnp.concatenate([image, text], 1).astype(jnp.float32)
+        valid = jnp.concatenate([jnp.ones(image.shape[:2], bool), condition.text_mask], 1)
+        squeezed = memory_tokens(arch.semanticpack, arch.framepack, *latent_size)
+        return pad_memory(tokens, valid, max(tokens.shape[1], squeezed))
+
+    def update_memory(self, memory: Memory, segment: jax.Array) -> Memory:
+        """ψ_{n+1} from ψ_n and the segment x^n `[b, f, h, w, c]`; without SemanticPack, ψ as it was."""
+        if not self.architecture.semanticpack:
+            return memory
+        tokens = self.squeeze(self.memorize(segment), memory).astype(memory.tokens.dtype)
+        return pad_memory(tokens, jnp.ones(tokens.shape[:2], bool), memory.tokens.shape[1])
+
+    def __call__(self, prompts: jax.Array, reference: jax.Array, segment: jax.Array) -> jax.Array:
+        """Runs every part once, so that initialisation creates every parameter."""
+        condition = self.condition(prompts, reference)
+        memory = self.init_memory(condition, (reference.shape[2], reference.shape[3]))
+        memory = self.update_memory(memory, segment)
+        history = empty_history(reference, self.architecture.framepack)
+        guidance = jnp.ones(segment.shape[0]) if self.architecture.guidance_embeds else None
+        return self.velocity(segment, jnp.zeros(segment.shape[0]), history, condition, memory, guidance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """The network as plain functions of (parameters, arrays). Everything above `models` talks to this.
+
+    Attributes:
+        architecture: shapes.
+        guidance: distilled guidance scale fed to a network with `guidance_embeds`.
+    """
+
+    architecture: Architecture
+    guidance: float = 1.0
+
+    @property
+    def module(self) -> MemoryPack:
+        """The Flax module."""
+        return MemoryPack(self.architecture)
+
+    def init(self, key: jax.Array, prompts: jax.Array, reference: jax.Array, segment: jax.Array) -> dict:
+        """Parameters, boxed with logical axis names (`flax.linen.unbox` strips them)."""
+        return self.module.init(key, prompts, reference, segment)["params"]
+
+    def condition(self, params: dict, prompts: jax.Array, reference: jax.Array) -> Condition:
+        """Prompt bytes int32 `[b, l]` and reference latents `[b, 1, h, w, c]` → embeddings."""
+        return self.module.apply({"params": params}, prompts, reference, method="condition")
+
+    def velocity(
+        self, params: dict, x_t: jax.Array, t: jax.Array, history: History, condition: Condition, memory: Memory
+    ) -> jax.Array:
+        """dx/dt at x_t `[b, f, h, w, c]`, t `[b]`; t = 1 is the data."""
+        guidance = None
+        if self.architecture.guidance_embeds:
+            guidance = jnp.full(x_t.shape[:1], TIME_SCALE * self.guidance)
+        args = (x_t, t, history, condition, memory, guidance)
+        return self.module.apply({"params": params}, *args, method="velocity")
+
+    def start(self, params: dict, prompts: jax.Array, reference: jax.Array) -> tuple[History, Memory]:
+        """History and ψ_0 of a new video with this first prompt int32 `[b, l]` and reference frame `[b, 1, h, w, c]`."""
+        return empty_history(reference, self.architecture.framepack), self.init_memory(params, prompts, reference)
+
+    def init_memory(self, params: dict, prompts: jax.Array, reference: jax.Array) -> Memory:
+        """ψ_0."""
+        condition = self.condition(params, prompts, reference)
+        size = (reference.shape[2], reference.shape[3])
+        return self.module.apply({"params": params}, condition, size, method="init_memory")
+
+    def update_memory(self, params: dict, memory: Memory, segment: jax.Array) -> Memory:
+        """ψ_{n+1} = Squeeze(ψ_n, Memorize(segment)), segment `[b, f, h, w, c]`."""
+        return self.module.apply({"params": params}, memory, segment, method="update_memory")
