@@ -51,7 +51,7 @@ class PromptEncoder(nn.Module):
         b, length = prompts.shape
         groups = length // spec.bytes_per_token
         mask = (prompts > 0).reshape(b, groups, spec.bytes_per_token).any(-1)
-        mask = mask.at[:, 0].set(True)
+        mask = jnp.asarray(mask).at[:, 0].set(True)
         x = table[prompts].reshape(b, groups, -1)
         x = Dense(spec.width, (None, "embed"), dtype=dtype, name="embed")(x)
         positions = grid_positions((groups, 1, 1), POSITION_WIDTH)[:, :POSITION_WIDTH]

@@ -1,0 +1,55 @@
+"""RecallWorld R1 at tier T0: does memory bring back a toy that left the picture?
+
+    python -m mpjax train --config=configs/recall_tiny.py --run=runs/recall
+    python -m mpjax train --config=configs/recall_tiny.py:framepack --run=runs/recall_framepack
+
+Arguments: `memorypack` (default), `framepack` (no long-term memory), `smoke` (a few updates, for tests).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(argument: str = "memorypack") -> ConfigDict:
+    steps = 20 if argument == "smoke" else 2000
+    third = steps // 3
+    config = ConfigDict()
+    config.seed = 0
+    config.data = dict(kind="recallworld", world=dict(scene="R1"))
+    config.model = dict(
+        channels=3,
+        heads=2,
+        head_dim=32,
+        dual_blocks=1,
+        single_blocks=2,
+        refiner_blocks=1,
+        patch=4,
+        rope_axes=(8, 12, 12),
+        guidance_embeds=False,
+        text_width=32,
+        pooled_width=32,
+        image_width=32,
+        framepack=dict(segment_frames=4, history_frames=(1, 2, 4), rope_layout="global"),
+        semanticpack=None if argument == "framepack" else dict(patch=(2, 4, 4), depth=1, heads=2),
+        encoders=dict(prompt_bytes=16, width=32, depth=1, heads=2, image_patch=8),
+        dtype="float32",
+        remat="none",
+    )
+    config.training = dict(
+        stages=[
+            dict(
+                steps=steps,
+                optimizer=dict(learning_rate=2e-3, warmup_steps=steps // 20, decay="cosine", final_fraction=0.02),
+                # One hidden segment more every sixth of the run, up to 4.
+                curriculum=[(0, 2), (third // 2, 3), (third, 4), (third + third // 2, 6)],
+            )
+        ],
+        segments=6,
+        batch_size=32,
+        ema_decay=0.995,
+        log_every=max(steps // 40, 1),
+        validate_every=steps // 4,
+        sample_every=steps // 2,
+        checkpoint_every=steps // 4,
+    )
+    config.sampler = dict(steps=10)
+    return config

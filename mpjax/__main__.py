@@ -1,0 +1,111 @@
+"""python -m mpjax VERB …"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpjax.errors import InputError
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax import experiment
+    from mpjax.training.loop import train
+
+    train(experiment.load(args.config, overrides), args.run, init=args.init)
+
+
+def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax import codecs, experiment
+    from mpjax.data.clips import encode_folder
+
+    loaded = experiment.load(args.config, overrides)
+    data = loaded.data
+    if not isinstance(data, experiment.ClipsData):
+        raise InputError(f"{args.config}: data.kind is {data.kind!r}, which needs no encoding: give a config with kind='clips'")
+    codec = codecs.create("dct", time_factor=data.time_factor, space_factor=data.space_factor, channels=data.channels)
+    encode_folder(
+        args.input,
+        args.output or Path(data.path),
+        codec=codec,
+        fps=data.fps,
+        height=data.height,
+        width=data.width,
+        segment_frames=loaded.model.framepack.segment_frames,
+        max_segments=data.max_segments,
+        validation_fraction=data.validation_fraction,
+        seed=loaded.seed,
+    )
+
+
+def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.generation.command import generate
+
+    _no_overrides(overrides)
+    generate(args)
+
+
+def _demo(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.demo import demo
+
+    _no_overrides(overrides)
+    demo(args.run)
+
+
+def _no_overrides(overrides: list[str]) -> None:
+    if overrides:
+        raise InputError(f"{overrides[0]} is no flag of this command: run it with --help for the list")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="mpjax", description="Long, consistent video generation in JAX.", allow_abbrev=False)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def add(name: str, run, text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        verb.set_defaults(run_verb=run)
+        return verb
+
+    verb = add("demo", _demo, "Train on RecallWorld, generate a minute, measure, and write report.html.")
+    verb.add_argument("--run", type=Path, default=Path("runs/demo"), help="output folder (default: runs/demo)")
+
+    verb = add("encode", _encode, "Turn a folder of videos into a dataset of latents.")
+    verb.add_argument("--input", type=Path, required=True, help="folder of videos, with manifest.jsonl, .txt captions or none")
+    verb.add_argument("--output", type=Path, help="dataset folder (default: data.path of the config)")
+    verb.add_argument("--config", required=True, help="config file; fields as --config.data.height=96")
+
+    verb = add("train", _train, "Train a model; the same command again goes on where it stopped.")
+    verb.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:smoke; fields as --config.seed=1")
+    verb.add_argument("--run", type=Path, required=True, help="run folder")
+    verb.add_argument("--init", type=Path, help="run folder whose weights to start from")
+
+    verb = add("generate", _generate, "Generate videos; the same command again goes on where it stopped.")
+    verb.add_argument("--weights", type=Path, required=True, help="run folder of `train`")
+    verb.add_argument("--out", type=Path, required=True, help="mp4 to write (a folder with --prompts)")
+    verb.add_argument("--prompt", action="append", default=None, help="prompt; repeat for a schedule, one a segment")
+    verb.add_argument("--prompts", type=Path, help="text file: a video a line; a line may be a JSON list, one prompt a segment")
+    verb.add_argument("--image", type=Path, help="first frame (default: a held-out one of the dataset)")
+    verb.add_argument("--video", type=Path, help="clip to continue")
+    verb.add_argument("--seconds", type=float, default=5.0, help="length of the video, the given clip included")
+    verb.add_argument("--seed", type=int, default=0, help="of the noise, and of the dataset's first frame")
+    verb.add_argument("--least", type=int, default=256, help="enlarge by nearest neighbour to this many pixels")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb; bad input prints one sentence and returns 2."""
+    args, rest = parser().parse_known_args(arguments)
+    try:
+        args.run_verb(args, rest)
+    except InputError as error:
+        print(f"mpjax {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"mpjax {args.verb}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Codecs by name: a dataset and a checkpoint name theirs in JSON."""
+
+import dataclasses
+from typing import Any
+
+from mpjax.codecs.base import Codec
+from mpjax.codecs.dct import DctCodec
+from mpjax.codecs.identity import IdentityCodec
+from mpjax.errors import InputError
+
+CODECS: dict[str, type[Any]] = {"dct": DctCodec, "identity": IdentityCodec}
+
+
+def create(name: str, **options: Any) -> Codec:
+    """A codec by name.
+
+    Args:
+        name: a key of `CODECS`.
+        **options: fields of the codec's dataclass.
+
+    Raises:
+        InputError: an unknown name, an option the codec does not have, or a value it refuses.
+    """
+    if name not in CODECS:
+        raise InputError(f"codec.name is {name!r}; known codecs: {', '.join(sorted(CODECS))}")
+    known = [field.name for field in dataclasses.fields(CODECS[name])]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"codec {name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    # JSON has lists where the frozen dataclasses hold tuples.
+    return CODECS[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+
+
+def from_spec(spec: dict[str, Any]) -> Codec:
+    """The codec that `spec()` described.
+
+    Raises:
+        InputError: the spec has no name, or `create` refuses it.
+    """
+    if "name" not in spec:
+        raise InputError(f"a codec spec needs a 'name' field; known codecs: {', '.join(sorted(CODECS))}")
+    return create(**spec)

@@ -1,0 +1,79 @@
+"""State → frames, for many clips at once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpjax.data.recallworld.clips import Clip
+from mpjax.data.recallworld.sprites import sprite_table
+from mpjax.data.recallworld.world import World
+from mpjax.errors import InputError
+
+STRIPE_GAIN = np.float32(0.15)
+"""How much brighter the stripe of D1 is than the background."""
+
+
+def render_background(world: World, clips: Sequence[Clip]) -> np.ndarray:
+    """The clips with every object left out: what the decoders take as known.
+
+    Args:
+        world: the world of all clips.
+        clips: n clips of equal length.
+
+    Returns:
+        float32 `[n, 1 + s·f, H, W, 3]` in [-1, 1]; read-only, since frames that agree share their memory.
+
+    Raises:
+        InputError: no clip, clips of another world, or of different lengths.
+    """
+    frames = _frames(world, clips)
+    axis = np.linspace(-1, 1, world.frame_size, dtype=np.float32)
+    slope = np.stack([clip.slope for clip in clips])
+    along = slope[:, :1, None] * axis[:, None] + slope[:, 1:, None] * axis
+    middle = np.stack([clip.middle for clip in clips])[:, None, None]
+    contrast = np.stack([clip.contrast for clip in clips])[:, None, None]
+    plain = middle + contrast * along[..., None]
+    shape = (len(clips), frames, *plain.shape[1:])
+    if not world.stripe:
+        return np.broadcast_to(plain[:, None], shape)
+    first = np.asarray([clip.stripe for clip in clips])
+    columns = (first[:, None] + np.arange(frames)) % world.frame_size
+    striped = columns[..., None] == np.arange(world.frame_size)
+    return plain[:, None] + STRIPE_GAIN * striped[:, :, None, :, None]
+
+
+def render(world: World, clips: Sequence[Clip]) -> np.ndarray:
+    """Draw clips: the reference frame, background only, then the frames of all segments.
+
+    Args:
+        world: the world of all clips.
+        clips: n clips of equal length.
+
+    Returns:
+        float32 `[n, 1 + s·f, H, W, 3]` in [-1, 1].
+
+    Raises:
+        InputError: no clip, clips of another world, or of different lengths.
+    """
+    video = render_background(world, clips).copy()
+    masks, colours = sprite_table(world)
+    visible = np.stack([clip.visible for clip in clips])
+    clip, slot, frame = np.nonzero(visible)
+    position = np.stack([clip.positions for clip in clips])[clip, slot, frame]
+    sprite = np.stack([clip.sprites for clip in clips])[clip, slot]
+    # Visible objects never overlap, so one scatter draws them all.
+    which, row, column = np.nonzero(masks[sprite])
+    pixel = (clip[which], frame[which], position[which, 0] + row, position[which, 1] + column)
+    video[pixel] = colours[sprite[which]]
+    return video
+
+
+def _frames(world: World, clips: Sequence[Clip]) -> int:
+    if not clips:
+        raise InputError("there is no clip to render: give one or more")
+    if any(clip.world != world for clip in clips):
+        raise InputError("a clip belongs to another world than the one given: render it with its own")
+    lengths = {clip.visible.shape[1] for clip in clips}
+    if len(lengths) > 1:
+        raise InputError(f"the clips have {sorted(lengths)} frames: render clips of equal length together")
+    return lengths.pop()

@@ -1,0 +1,84 @@
+"""From an experiment's `data` section to batches and their codec."""
+
+import dataclasses
+from pathlib import Path
+
+import grain
+
+from mpjax import codecs
+from mpjax.data import clip_batches, latents
+from mpjax.data.recallworld.batches import batches as recallworld_batches
+from mpjax.errors import InputError
+from mpjax.experiment import Experiment, RecallWorldData
+from mpjax.training.curriculum import segments_at
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Datasets:
+    """Endless batch datasets and what turns their latents into frames.
+
+    Attributes:
+        train, validation: element n is batch n; validation videos are never trained on. None: nothing is held out.
+        codec: latents ↔ pixels.
+        fps: frames per second.
+        height, width: pixels.
+    """
+
+    train: grain.MapDataset
+    validation: grain.MapDataset | None
+    codec: codecs.Codec
+    fps: float
+    height: int
+    width: int
+
+
+def open_datasets(experiment: Experiment) -> Datasets:
+    """Opens the data of an experiment; validation batches have the full number of segments at every step.
+
+    Raises:
+        InputError: a dataset is missing or does not fit the model.
+    """
+    training, data = experiment.training, experiment.data
+
+    def curriculum(step: int) -> int:
+        return segments_at(training.stages, step)
+
+    def everything(step: int) -> int:
+        del step
+        return training.segments
+
+    shape = {"batch_size": training.batch_size, "segments": training.segments, "seed": experiment.seed}
+    if isinstance(data, RecallWorldData):
+        common = {**shape, "return_focus": data.return_focus, "given": 0}
+        size = data.world.frame_size
+        return Datasets(
+            train=recallworld_batches(data.world, split="train", segments_at=curriculum, **common),
+            validation=recallworld_batches(data.world, split="validation", segments_at=everything, **common),
+            codec=codecs.create("identity"),
+            fps=float(data.world.fps),
+            height=size,
+            width=size,
+        )
+    dataset = latents.open_dataset(Path(data.path))
+    wanted = {
+        "codec.channels": (dataset.codec.channels, data.channels),
+        "segment_frames": (dataset.segment_frames, experiment.model.framepack.segment_frames),
+        "fps": (dataset.fps, data.fps),
+        "height": (dataset.height, data.height),
+        "width": (dataset.width, data.width),
+    }
+    for name, (stored, asked) in wanted.items():
+        if stored != asked:
+            raise InputError(f"{data.path} was encoded with {name} = {stored}, but the config asks for {asked}: encode again")
+    common = {**shape, "prompt_bytes": experiment.model.encoders.prompt_bytes}
+    validation = None
+    if "validation" in dataset.counts:
+        validation = clip_batches.batches(dataset, split="validation", segments_at=everything, **common)
+    return Datasets(
+        train=clip_batches.batches(dataset, split="train", segments_at=curriculum, **common),
+        validation=validation,
+        codec=dataset.codec,
+        fps=float(dataset.fps),
+        height=dataset.height,
+        width=dataset.width,
+    )

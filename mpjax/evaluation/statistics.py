@@ -1,0 +1,172 @@
+"""Intervals and slopes, each from its textbook form.
+
+Proportions: Wilson's score interval (1927), and for a difference Newcombe's hybrid of two of them (1998, method 10).
+Means and slopes over clips: percentile bootstrap, where a resample draws whole clips with replacement, since the frames
+of one clip are not independent.
+"""
+
+from statistics import NormalDist
+
+import numpy as np
+
+from mpjax.errors import InputError
+
+RESAMPLES = 1000
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion.
+
+    Args:
+        successes: 0..trials.
+        trials: 1 or more.
+        confidence: in (0, 1).
+
+    Returns:
+        low, high: in [0, 1].
+
+    Raises:
+        InputError: the counts or the confidence are out of range.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise InputError(f"successes is {successes} of trials {trials}: use 0 to trials, and one trial or more")
+    z = NormalDist().inv_cdf(0.5 + _check_confidence(confidence) / 2)
+    rate = successes / trials
+    scale = 1 + z * z / trials
+    centre = (rate + z * z / (2 * trials)) / scale
+    half = z * np.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / scale
+    # At the ends the interval reaches 0 and 1 exactly; rounding must not cut that off.
+    low = 0.0 if successes == 0 else float(centre - half)
+    high = 1.0 if successes == trials else float(centre + half)
+    return low, high
+
+
+def bonferroni_confidence(confidence: float, comparisons: int) -> float:
+    """Confidence of each of several intervals such that all hold together with `confidence` or more.
+
+    Raises:
+        InputError: no comparison, or a confidence outside (0, 1).
+    """
+    if comparisons < 1:
+        raise InputError(f"comparisons is {comparisons}: use 1 or more")
+    return 1 - (1 - _check_confidence(confidence)) / comparisons
+
+
+def newcombe_interval(
+    successes_a: int, trials_a: int, successes_b: int, trials_b: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the difference of two independent proportions, rate a minus rate b.
+
+    Returns:
+        low, high: in [-1, 1].
+
+    Raises:
+        InputError: as `wilson_interval`.
+    """
+    low_a, high_a = wilson_interval(successes_a, trials_a, confidence)
+    low_b, high_b = wilson_interval(successes_b, trials_b, confidence)
+    rate_a, rate_b = successes_a / trials_a, successes_b / trials_b
+    difference = rate_a - rate_b
+    low = difference - np.hypot(rate_a - low_a, high_b - rate_b)
+    high = difference + np.hypot(high_a - rate_a, rate_b - low_b)
+    return float(low), float(high)
+
+
+def theil_sen_slope(times: np.ndarray, values: np.ndarray) -> float:
+    """Median of the slopes through all pairs of points: a line fit that single outliers cannot bend.
+
+    Args:
+        times: float `[t]`, all different.
+        values: float `[t]`.
+
+    Raises:
+        InputError: fewer than two points, or times that repeat.
+    """
+    return float(_theil_sen(times, np.asarray(values, float)[None])[0])
+
+
+def theil_sen_interval(
+    times: np.ndarray, values: np.ndarray, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
+    """Theil-Sen slope of the mean curve over clips, with a percentile bootstrap over clips.
+
+    The curve is averaged before the slope is taken: a clip that decays late and at once has a Theil-Sen slope of zero
+    by itself, and would hide.
+
+    Args:
+        times: float `[t]`, all different.
+        values: float `[n, t]`, one row a clip.
+        confidence: in (0, 1).
+        resamples: bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        slope, low, high.
+
+    Raises:
+        InputError: as `theil_sen_slope`, or no clip.
+    """
+    values = _check_rows(values)
+    slope = theil_sen_slope(times, values.mean(axis=0))
+    low, high = _percentiles(_theil_sen(times, _resampled_means(values, resamples, seed)), confidence)
+    return slope, low, high
+
+
+def mean_interval(
+    values: np.ndarray, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean over clips with a percentile bootstrap.
+
+    Args:
+        values: float `[n]`, one number a clip.
+        confidence: in (0, 1).
+        resamples: bootstrap resamples.
+        seed: of the resampling.
+
+    Returns:
+        mean, low, high.
+
+    Raises:
+        InputError: no clip, or a confidence outside (0, 1).
+    """
+    column = _check_rows(np.asarray(values, float).reshape(-1, 1))
+    low, high = _percentiles(_resampled_means(column, resamples, seed)[:, 0], confidence)
+    return float(column.mean()), low, high
+
+
+def _theil_sen(times: np.ndarray, curves: np.ndarray) -> np.ndarray:
+    """Theil-Sen slope of each of `[r, t]` curves."""
+    times = np.asarray(times, float)
+    if times.ndim != 1 or times.size < 2 or times.size != curves.shape[-1] or np.unique(times).size != times.size:
+        raise InputError(f"times has shape {times.shape}: give two or more different times, one for each value")
+    first, second = np.triu_indices(times.size, 1)
+    run = times[second] - times[first]
+    # One curve at a time: all pairs of all resamples together would not fit in memory.
+    return np.asarray([np.median((curve[second] - curve[first]) / run) for curve in curves])
+
+
+def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means over clips of bootstrap resamples: `[n, t]` → `[resamples, t]`."""
+    counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
+    return counts @ values / len(values)
+
+
+def _percentiles(samples: np.ndarray, confidence: float) -> tuple[float, float]:
+    tail = (1 - _check_confidence(confidence)) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _check_confidence(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence}: use a value between 0 and 1, for instance 0.95")
+    return confidence
+
+
+def _check_rows(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, float)
+    if values.ndim != 2 or not values.size:
+        raise InputError(f"values has shape {values.shape}: give one row for each clip, and one clip or more")
+    if not np.isfinite(values).all():
+        raise InputError("values holds a number that is not finite: leave out the clips that failed, or mend them")
+    return values

@@ -1,0 +1,165 @@
+"""One experiment: the typed form of a config file, with the checks that span rooms."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from mpjax import config
+from mpjax.data.recallworld.world import World
+from mpjax.diffusion.samplers import Euler
+from mpjax.errors import InputError
+from mpjax.models.architecture import Architecture
+from mpjax.parallel.mesh import MeshShape
+from mpjax.training.curriculum import Stage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecallWorldData:
+    """Train on RecallWorld, rendered as it is needed.
+
+    Attributes:
+        world: scene and geometry.
+        return_focus: probability that a batch of R1 or R2 trains the segment of the return.
+    """
+
+    kind: ClassVar[str] = "recallworld"
+    world: World = World()
+    return_focus: float = 0.7
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipsData:
+    """Train on latents that `mpjax encode` wrote; height to max_segments say how it writes them.
+
+    Attributes:
+        path: dataset folder.
+        height, width: pixels after resize and centre crop.
+        fps: frames per second.
+        time_factor, space_factor, channels: of the block-DCT codec.
+        max_segments: longest record, in segments.
+        validation_fraction: share of the videos that is held out.
+    """
+
+    kind: ClassVar[str] = "clips"
+    path: str
+    height: int = 480
+    width: int = 832
+    fps: int = 24
+    time_factor: int = 4
+    space_factor: int = 8
+    channels: int = 16
+    max_segments: int = 40
+    validation_fraction: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a run goes.
+
+    Attributes:
+        stages: one after another (`training.curriculum`).
+        segments: static number of segments of a batch; the curriculum stays within it.
+        batch_size: videos an update.
+        micro_batches: equal parts whose gradients are accumulated.
+        ema_decay: of the weights that validation and generation use.
+        log_every, validate_every, sample_every, checkpoint_every: in updates; 0 switches off all but logging.
+        validation_batches: held-out batches a validation loss averages.
+        samples: videos drawn from the EMA with fixed seeds.
+        keep_checkpoints: newest checkpoints kept.
+    """
+
+    stages: tuple[Stage, ...]
+    segments: int
+    batch_size: int = 1
+    micro_batches: int = 1
+    ema_decay: float = 0.999
+    log_every: int = 50
+    validate_every: int = 0
+    sample_every: int = 0
+    checkpoint_every: int = 1000
+    validation_batches: int = 4
+    samples: int = 4
+    keep_checkpoints: int = 2
+
+    def __post_init__(self):
+        if not self.stages:
+            raise InputError("stages is empty: give at least one stage")
+        if self.batch_size % self.micro_batches:
+            raise InputError(f"micro_batches is {self.micro_batches}: it must divide batch_size = {self.batch_size}")
+        for i, stage in enumerate(self.stages):
+            if max(segments for _, segments in stage.curriculum) > self.segments:
+                raise InputError(f"stages[{i}].curriculum goes beyond training.segments = {self.segments}: raise that")
+        counts = (self.log_every, self.checkpoint_every, self.keep_checkpoints, self.batch_size, self.segments)
+        if min(counts) < 1 or min(self.validate_every, self.sample_every) < 0:
+            raise InputError("log_every, checkpoint_every, keep_checkpoints, batch_size and segments must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything a run depends on.
+
+    Attributes:
+        seed: of initialisation, data order and noise.
+        data: where batches come from.
+        model: shapes.
+        guidance: distilled guidance scale fed to a network with `guidance_embeds`.
+        training: how the run goes.
+        sampler: for samples and generation.
+        mesh: devices.
+    """
+
+    seed: int = 0
+    data: RecallWorldData | ClipsData
+    model: Architecture
+    guidance: float = 1.0
+    training: Training
+    sampler: Euler = Euler()
+    mesh: MeshShape = MeshShape()
+
+    def __post_init__(self):
+        if self.model.encoders is None:
+            raise InputError("model.encoders is None: training needs the built-in prompt and image encoders")
+        if isinstance(self.data, RecallWorldData):
+            world, pack = self.data.world, self.model.framepack
+            pairs = [
+                ("model.framepack.segment_frames", pack.segment_frames, "segment_frames", world.segment_frames),
+                ("model.framepack.history_frames", pack.history_frames, "reach", tuple(world.reach)),
+                ("model.encoders.prompt_bytes", self.model.encoders.prompt_bytes, "prompt_bytes", world.prompt_bytes),
+                ("model.channels", self.model.channels, "channels (RGB)", 3),
+            ]
+            for name, value, other, wanted in pairs:
+                if value != wanted:
+                    raise InputError(f"{name} is {value}, but data.world has {other} = {wanted}: make them equal")
+        elif self.model.channels != self.data.channels:
+            raise InputError(f"model.channels is {self.model.channels}, but data.channels is {self.data.channels}: make them equal")
+
+
+def load(path: str, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
+    """Reads and checks `FILE.py[:ARGUMENT]` with `--config.field=value` overrides.
+
+    Raises:
+        InputError: naming the file or field, and the remedy.
+    """
+    return config.build(Experiment, config.load(path, overrides))
+
+
+def write_json(experiment: Experiment, path: Path) -> None:
+    """Stores the resolved experiment."""
+    path.write_text(json.dumps(config.to_dict(experiment), indent=1) + "\n")
+
+
+def read_json(path: Path) -> Experiment:
+    """Reads what `write_json` stored."""
+    if not path.is_file():
+        raise InputError(f"{path.parent} is no run folder (it has no {path.name}): give the folder that `train` wrote")
+    return config.build(Experiment, json.loads(path.read_text()))
+
+
+def fingerprint(experiment: Experiment) -> str:
+    """A short hash of everything that decides the result of training; logging intervals do not."""
+    fields = config.to_dict(experiment)
+    for name in ("log_every", "keep_checkpoints"):
+        fields["training"].pop(name)
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

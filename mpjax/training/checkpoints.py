@@ -1,0 +1,94 @@
+"""Checkpoints by Orbax: atomic, asynchronous, the newest `keep` of them.
+
+One step holds three items: `ema` (what generation and `train --init` read), `state` (everything else of the training
+state) and `data` (the position in the data, which is a pure function of seed and step).
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mpjax.errors import InputError
+from mpjax.training.state import TrainState
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _to_plain(state: TrainState) -> dict[str, Any]:
+    """The state without the EMA, as a dict of arrays; the key as raw data."""
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "carry": state.carry,
+        "key": jax.random.key_data(state.key),
+    }
+
+
+class Checkpoints:
+    """The checkpoints of one run folder; a context manager that waits for pending writes."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None. A folder that a crash left empty is no checkpoint."""
+        root = Path(self._manager.directory)
+        complete = [s for s in self._manager.all_steps() if (root / str(s) / "_CHECKPOINT_METADATA").is_file()]
+        return max(complete, default=None)
+
+    def save(self, state: TrainState) -> None:
+        """Starts writing the state under its step; returns once the arrays may be overwritten."""
+        step = int(state.step)
+        items = {
+            "ema": ocp.args.StandardSave(state.ema),
+            "state": ocp.args.StandardSave(_to_plain(state)),
+            "data": ocp.args.JsonSave({"next_batch": step}),
+        }
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, step: int, target: TrainState) -> TrainState:
+        """Reads a step into the shapes, dtypes and shardings of `target` (arrays or `jax.ShapeDtypeStruct`)."""
+        plain = _to_plain(target)
+        items = {
+            "ema": ocp.args.StandardRestore(target.ema),
+            "state": ocp.args.StandardRestore(plain),
+            "data": ocp.args.JsonRestore(),
+        }
+        read = self._manager.restore(step, args=ocp.args.Composite(**items))
+        state = read["state"]
+        if read["data"]["next_batch"] != int(state["step"]):
+            raise InputError(f"{self._manager.directory}/{step}: data position and step differ; delete that folder")
+        key = jax.random.wrap_key_data(state.pop("key"))
+        return TrainState(ema=read["ema"], key=key, **state)
+
+    def wait(self) -> None:
+        """Blocks until pending writes are on disk."""
+        self._manager.wait_until_finished()
+
+
+def load_ema(run: Path) -> tuple[dict, int]:
+    """The newest EMA weights of a run folder, as host arrays, and their step.
+
+    Raises:
+        InputError: the folder holds no finished checkpoint.
+    """
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        raise InputError(f"{run} holds no checkpoints: give the folder of a run that `train` wrote")
+    with Checkpoints(folder, keep=10**6) as checkpoints:
+        step = checkpoints.latest()
+        if step is None:
+            raise InputError(f"{folder} holds no finished checkpoint: let `train` run until it saves one")
+        read = checkpoints._manager.restore(step, args=ocp.args.Composite(ema=ocp.args.StandardRestore()))
+    return read["ema"], step

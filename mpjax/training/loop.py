@@ -1,0 +1,256 @@
+"""A training run, top to bottom.
+
+The run folder:
+    run.json        the resolved experiment, its fingerprint, and what decodes its latents (codec, fps, size)
+    checkpoints/    Orbax steps (`training.checkpoints`)
+    log.jsonl, tensorboard/, samples/
+
+The same command goes on where it stopped, with the same bits: batch n depends on (seed, n), update n on `fold_in(key, n)`,
+and a checkpoint holds the rest. A folder that another experiment wrote is refused.
+"""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mpjax import config
+from mpjax.data.batch import Batch
+from mpjax.data.filmstrip import png
+from mpjax.data.pipeline import read_from
+from mpjax.datasets import Datasets, open_datasets
+from mpjax.errors import InputError
+from mpjax.experiment import Experiment, fingerprint
+from mpjax.models.memorypack import Denoiser
+from mpjax.parallel.rules import batch_sharding
+from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.curriculum import Stage, stage_at, total_steps
+from mpjax.training.gradients import Objective
+from mpjax.training.initialize import with_weights
+from mpjax.training.metrics import MetricsLog, Progress
+from mpjax.training.state import StateFactory, TrainState
+from mpjax.training.step import make_train_step
+from mpjax.training.validation import comparison, make_sampler, make_validation
+
+Say = Callable[[str], None]
+
+
+def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say: Say = print) -> int:
+    """Trains to the end of the last stage, or until SIGTERM or Ctrl-C, which save and stop cleanly.
+
+    Args:
+        experiment: what to run.
+        folder: run folder; continued if it holds this very experiment.
+        init: run folder whose EMA weights to start from; parameters it lacks start fresh and are listed.
+        say: receives one line of progress at a time.
+
+    Returns:
+        Updates made in total.
+
+    Raises:
+        InputError: before anything is computed or written.
+    """
+    # -- Check -----------------------------------------------------------------------------------------------------
+    datasets = open_datasets(experiment)
+    mesh = experiment.mesh.build()
+    stages, training = experiment.training.stages, experiment.training
+    total = total_steps(stages)
+    _claim(folder, experiment, datasets, init)
+
+    with Checkpoints(folder / "checkpoints", training.keep_checkpoints) as checkpoints:
+        step = checkpoints.latest()
+        if step == total:
+            say(f"{folder}: finished already, {total} updates")
+            return total
+
+        # -- State: a checkpoint, else --init, else scratch ----------------------------------------------------------
+        denoiser = Denoiser(experiment.model, experiment.guidance)
+        example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
+        factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh)
+        if step is None:
+            state = factory.create(stages[0])
+            if init is not None:
+                state = with_weights(state, init, say)
+        else:
+            # A checkpoint carries the optimizer state of the stage that made its last update.
+            state = checkpoints.restore(step, factory.abstract(stages[stage_at(stages, max(step - 1, 0))[0]]))
+            say(f"{folder}: going on at update {step}")
+        size = sum(x.size for x in jax.tree.leaves(state.params))
+        say(f"{size:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
+
+        # -- Loop ----------------------------------------------------------------------------------------------------
+        observe = _Observer(experiment, datasets, denoiser, folder, say)
+        with MetricsLog(folder, int(state.step)) as log, _stop_request() as stopping, jax.set_mesh(mesh):
+            for index, stage in enumerate(stages):
+                first, last = sum(s.steps for s in stages[:index]), sum(s.steps for s in stages[: index + 1])
+                if int(state.step) >= last:
+                    continue
+                if index and int(state.step) == first:
+                    state = factory.enter(stage, state)
+                say(f"stage {index + 1}/{len(stages)}: {stage.forcing.kind} forcing, training {stage.trainable}")
+                state = _run_stage(
+                    experiment, stage, state, last, datasets, denoiser, mesh, checkpoints, log, observe, stopping, say
+                )
+                if stopping.is_set():
+                    break
+        checkpoints.wait()
+        done = int(state.step)
+    say(f"{folder}: {'finished' if done == total else 'stopped and saved'} at update {done} of {total}")
+    return done
+
+
+def _run_stage(
+    experiment: Experiment,
+    stage: Stage,
+    state: TrainState,
+    last: int,
+    datasets: Datasets,
+    denoiser: Denoiser,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    observe: "_Observer",
+    stopping: threading.Event,
+    say: Say,
+) -> TrainState:
+    """Updates until the stage ends or a stop is requested; saves at intervals and at the end."""
+    training = experiment.training
+    objective = Objective(
+        denoiser=denoiser,
+        forcing=stage.forcing,
+        time=stage.time,
+        bptt_depth=stage.bptt_depth,
+        given=stage.given,
+    )
+    train_step = jax.jit(
+        make_train_step(
+            objective,
+            stage.optimizer.transformation(stage.steps),
+            trainable=stage.trainable,
+            ema_decay=training.ema_decay,
+            micro_batches=training.micro_batches,
+        ),
+        donate_argnums=0,
+    )
+    step = int(state.step)
+    progress = Progress(step, last, say)
+    placement = batch_sharding(mesh)
+    first, saved = step, step
+    for batch in read_from(datasets.train, step):
+        placed = jax.device_put(batch, placement)
+        with jax.transfer_guard("disallow"):
+            state, metrics = train_step(state, placed)
+        step += 1
+        if step == first + 1:
+            jax.block_until_ready(metrics)
+            progress.restart(step)
+        due = {
+            "log": step % training.log_every == 0 or step == last,
+            "validate": bool(training.validate_every) and (step % training.validate_every == 0 or step == last),
+            "sample": bool(training.sample_every) and (step % training.sample_every == 0 or step == last),
+            "save": step % training.checkpoint_every == 0 or step == last or stopping.is_set(),
+        }
+        if due["log"] or due["save"]:
+            values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
+            if not np.isfinite(values["loss"]) or not np.isfinite(values["gradient_norm"]):
+                raise InputError(
+                    f"loss {values['loss']} with gradient norm {values['gradient_norm']} at update {step}: lower "
+                    f"optimizer.learning_rate; the last good checkpoint is that of update {saved}"
+                )
+            if due["log"]:
+                log.scalars(step, "train", values)
+                progress.update(step, f"loss {values['loss']:.4f}")
+        # Save before anything else is computed: whatever fails later, this update is kept.
+        if due["save"]:
+            checkpoints.save(state)
+            saved = step
+        if due["validate"]:
+            observe.validate(step, objective, state.ema, log)
+        if due["sample"]:
+            observe.sample(step, state.ema, log)
+        if step == last or stopping.is_set():
+            break
+    return state
+
+
+class _Observer:
+    """Held-out loss and samples; compiled once a run, their batches read once."""
+
+    def __init__(self, experiment: Experiment, datasets: Datasets, denoiser: Denoiser, folder: Path, say: Say):
+        self._experiment, self._datasets, self._folder, self._say = experiment, datasets, folder, say
+        self._draw = make_sampler(denoiser, experiment.sampler)
+        self._validators: dict[Objective, Callable] = {}
+        self._batches: list[Batch] = []
+
+    def _held_out(self) -> list[Batch]:
+        if not self._batches and self._datasets.validation is not None:
+            count = self._experiment.training.validation_batches
+            self._batches = [jax.device_put(self._datasets.validation[i]) for i in range(count)]
+        return self._batches
+
+    def validate(self, step: int, objective: Objective, params: dict, log: MetricsLog) -> None:
+        """Logs the held-out loss."""
+        if batches := self._held_out():
+            validator = self._validators.setdefault(objective, make_validation(objective))
+            loss = validator(params, batches)
+            log.scalars(step, "validation", {"loss": loss})
+            self._say(f"update {step}: held-out loss {loss:.4f}")
+
+    def sample(self, step: int, params: dict, log: MetricsLog) -> None:
+        """Draws the first held-out videos and writes a filmstrip, drawn above true."""
+        source = self._datasets.validation or self._datasets.train
+        count = min(self._experiment.training.samples, self._experiment.training.batch_size)
+        batch = jax.tree.map(lambda x: x[:count], source[0])
+        picture = comparison(self._datasets.codec, batch, np.asarray(self._draw(params, batch)))
+        path = self._folder / "samples" / f"step_{step:08d}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(picture))
+        log.image(step, "samples", picture)
+
+
+def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path | None) -> None:
+    """Writes `run.json`, or checks that it is this experiment's."""
+    path = folder / "run.json"
+    origin = None if init is None else str(init)
+    mark = fingerprint(experiment)
+    if path.is_file():
+        stored = json.loads(path.read_text())
+        if (stored["fingerprint"], stored["init"]) != (mark, origin):
+            raise InputError(f"{folder} belongs to another experiment (see {path}): give another --run folder")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and no run folder: give another --run folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = {
+        "fingerprint": mark,
+        "init": origin,
+        "codec": datasets.codec.spec(),
+        "fps": datasets.fps,
+        "height": datasets.height,
+        "width": datasets.width,
+        "experiment": config.to_dict(experiment),
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(run, indent=1) + "\n")
+    temporary.replace(path)
+
+
+@contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """An event that SIGTERM or Ctrl-C sets; the previous handlers return afterwards."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # signals reach the main thread only; a caller in another thread stops in its own way
+        return
+    signals = (signal.SIGTERM, signal.SIGINT)
+    previous = [signal.signal(s, lambda *_: event.set()) for s in signals]
+    try:
+        yield event
+    finally:
+        for s, handler in zip(signals, previous, strict=True):
+            signal.signal(s, handler)

@@ -1,0 +1,105 @@
+"""The training state: everything an update reads and writes besides its batch, and how it begins."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mpjax.data.batch import Batch
+from mpjax.diffusion.forcing import Carry
+from mpjax.models.memorypack import Denoiser
+from mpjax.parallel.rules import tree_shardings
+from mpjax.training.curriculum import Stage
+from mpjax.training.trainable import partition
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One pytree, checkpointed and sharded as a whole.
+
+    Attributes:
+        step: updates made, int32 scalar.
+        params: float32 parameters.
+        ema: their exponential moving average; validation and generation use it.
+        opt_state: Optax state of the current stage, for its trainable parameters only.
+        carry: what the stage's forcing keeps between updates.
+        key: the run's random key; update n uses `fold_in(key, n)`.
+    """
+
+    step: jax.Array
+    params: Any
+    ema: Any
+    opt_state: optax.OptState
+    carry: Carry
+    key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StateFactory:
+    """Makes training states of one run, sharded over its mesh.
+
+    Attributes:
+        denoiser: the network.
+        seed: of initialisation; it does not depend on the mesh.
+        batch: shapes of a batch (`jax.ShapeDtypeStruct` leaves).
+        mesh: devices.
+    """
+
+    denoiser: Denoiser
+    seed: int
+    batch: Batch
+    mesh: Mesh
+
+    def _boxed(self, stage: Stage) -> TrainState:
+        """A fresh state whose parameters are boxed with logical axis names."""
+        key = jax.random.key(self.seed)
+        shapes = (self.batch.prompts.shape[2], self.batch.reference.shape[1:], self.batch.segments.shape[2:])
+        length, reference, segment = shapes
+        params = self.denoiser.init(
+            jax.random.fold_in(key, 0),
+            jnp.zeros((1, length), jnp.int32),
+            jnp.zeros((1, *reference)),
+            jnp.zeros((1, *segment)),
+        )
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema=jax.tree.map(jnp.copy, params),
+            opt_state=stage.optimizer.transformation(stage.steps).init(partition(params, stage.trainable)[0]),
+            carry=stage.forcing.init((self.batch.segments.shape[0], *segment)),
+            key=jax.random.fold_in(key, 1),
+        )
+
+    def shardings(self, stage: Stage) -> TrainState:
+        """Shardings of every leaf of a state in this stage."""
+        return tree_shardings(jax.eval_shape(lambda: self._boxed(stage)), self.mesh)
+
+    def create(self, stage: Stage) -> TrainState:
+        """A fresh state at step 0."""
+        make = jax.jit(lambda: nn.unbox(self._boxed(stage)), out_shardings=self.shardings(stage))
+        return make()
+
+    def abstract(self, stage: Stage) -> TrainState:
+        """Shapes, dtypes and shardings of a state in this stage, to restore into."""
+        shapes = jax.eval_shape(lambda: nn.unbox(self._boxed(stage)))
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings(stage)
+        )
+
+    def enter(self, stage: Stage, state: TrainState) -> TrainState:
+        """The same weights at the start of a stage: a new optimizer state and a new carry."""
+        shardings = self.shardings(stage)
+
+        def fresh(params: Any) -> tuple:
+            transformation = stage.optimizer.transformation(stage.steps)
+            carry = stage.forcing.init((self.batch.segments.shape[0], *self.batch.segments.shape[2:]))
+            return transformation.init(partition(params, stage.trainable)[0]), carry
+
+        make = jax.jit(fresh, out_shardings=(shardings.opt_state, shardings.carry))
+        opt_state, carry = make(state.params)
+        return state.replace(opt_state=opt_state, carry=carry)

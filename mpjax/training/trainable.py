@@ -1,0 +1,55 @@
+"""Which parameters a stage trains, by name. Frozen ones are never differentiated, so a small set is also a cheap one."""
+
+import re
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from mpjax.errors import InputError
+
+# Names → a pattern on the parameter path. The paper's Direct Forcing stage trains the final norm and projection.
+TRAINABLE_SETS = {
+    "all": r".*",
+    "output_head": r"head/.*",
+    "memory": r"(memorize|squeeze)/.*",
+}
+# What ψ is computed from; where none of it trains, no gradient flows through time.
+MEMORY_PATHS = re.compile(r"(memorize|squeeze|context_embedder|image_projection|prompt_encoder|frame_encoder)/")
+
+
+def parameter_path(path: tuple[Any, ...]) -> str:
+    """A jax key path as `a/b/kernel`."""
+    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+
+
+def _is_box(x: Any) -> bool:
+    return isinstance(x, nn.meta.AxisMetadata)
+
+
+def partition(params: dict, name: str) -> tuple[dict, dict]:
+    """Splits parameters into (trainable, frozen): two trees of the full structure with None for the other's leaves.
+
+    Raises:
+        InputError: no such set, or it matches no parameter of this model.
+    """
+    if name not in TRAINABLE_SETS:
+        raise InputError(f"trainable is {name!r}: it must be one of {', '.join(TRAINABLE_SETS)}")
+    pattern = re.compile(TRAINABLE_SETS[name])
+    chosen = jax.tree.map_with_path(lambda path, _: bool(pattern.match(parameter_path(path))), params, is_leaf=_is_box)
+    if not any(jax.tree.leaves(chosen)):
+        raise InputError(f"trainable={name!r} matches no parameter: this model was built without that part")
+    trainable = jax.tree.map(lambda keep, x: x if keep else None, chosen, params, is_leaf=_is_box)
+    frozen = jax.tree.map(lambda keep, x: None if keep else x, chosen, params, is_leaf=_is_box)
+    return trainable, frozen
+
+
+def merge(trainable: dict, frozen: dict) -> dict:
+    """The inverse of `partition`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, trainable, frozen, is_leaf=lambda x: x is None)
+
+
+def trains_memory(trainable: dict) -> bool:
+    """Whether any trainable parameter influences ψ."""
+    paths = jax.tree.leaves_with_path(trainable)
+    return any(MEMORY_PATHS.match(parameter_path(path)) for path, _ in paths)

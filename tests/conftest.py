@@ -1,0 +1,19 @@
+"""Fixtures shared by the tests."""
+
+import os
+
+# Compiling, not computing, is what these tests spend their time on: spare LLVM's expensive passes.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+
+import pytest  # noqa: E402
+
+from mpjax.models.memorypack import Denoiser  # noqa: E402
+from tests.tiny import perturbed_params, tiny_architecture, tiny_batch  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """(denoiser, batch, perturbed parameters)."""
+    denoiser = Denoiser(tiny_architecture())
+    batch = tiny_batch(denoiser.architecture)
+    return denoiser, batch, perturbed_params(denoiser, batch)

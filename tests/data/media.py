@@ -1,0 +1,78 @@
+"""Small videos for the tests, one for every way in which a file can be odd."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def moving(frames: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """Smooth colours that drift; uint8 `[frames, height, width, 3]`."""
+    t, y, x = np.ogrid[:frames, :height, :width]
+    phases = np.random.default_rng(seed).uniform(0, 6, 3)
+    waves = [np.sin((x + 2 * t) / 9 + phases[0]), np.cos((y - t) / 11 + phases[1]), np.sin((x + y) / 15 + phases[2])]
+    return (128 + 90 * np.stack(np.broadcast_arrays(*waves), -1)).astype(np.uint8)
+
+
+def levels(frames: int, height: int = 32, width: int = 32, step: int = 10) -> np.ndarray:
+    """Uniform frames; frame i has gray level 10 + step * i, so a decoded frame tells its number."""
+    gray = (10 + step * np.arange(frames)).astype(np.uint8)
+    return np.broadcast_to(gray[:, None, None, None], (frames, height, width, 3)).copy()
+
+
+def number(frame: np.ndarray, step: int = 10) -> int:
+    """The index of a frame of `levels`."""
+    return round((float(frame.mean()) - 10) / step)
+
+
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    *,
+    fps: int = 12,
+    times: list[int] | None = None,
+    unit: Fraction | None = None,
+    pix_fmt: str = "yuv420p",
+    codec: str = "libx264",
+    rotation: int = 0,
+    aspect: Fraction | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Encode uint8 `[n, H, W, 3]`; `times` in `unit` seconds replaces a constant rate."""
+    unit = unit or Fraction(1, fps)
+    with av.open(path, "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream(codec, rate=fps, options={"crf": "10", "preset": "ultrafast", **(options or {})})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pix_fmt
+        stream.time_base = stream.codec_context.time_base = unit
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        for i, frame in enumerate(frames):
+            if pix_fmt == "gray":  # swscale would write full range without a label
+                luma = np.round(16 + 219 / 255 * frame[..., 0]).astype(np.uint8)
+                picture = av.VideoFrame.from_ndarray(luma, format="gray")
+            else:
+                picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pix_fmt)
+            picture.pts, picture.time_base = times[i] if times else i, unit
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """A tenth of a second of silence and no video stream."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two uint8 pictures or videos, in dB."""
+    return float(10 * np.log10(255**2 / np.mean(np.square(a.astype(np.float64) - b))))

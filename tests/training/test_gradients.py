@@ -1,0 +1,155 @@
+"""The accumulated gradient against `jax.grad` of the unrolled loss, and what it must reach."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpjax.diffusion.flow import TimeDistribution, interpolate, one_step_estimate, target_velocity
+from mpjax.diffusion.forcing import Direct, Student, Teacher
+from mpjax.diffusion.samplers import Euler
+from mpjax.models.architecture import FramePack
+from mpjax.models.framepack import push
+from mpjax.models.memorypack import Denoiser
+from mpjax.training.gradients import Objective, chain_gradients, chain_loss
+from mpjax.training.trainable import parameter_path, partition
+
+from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
+
+KEY = jax.random.key(3)
+
+
+def objective_for(denoiser, forcing=None, **fields):
+    return Objective(denoiser=denoiser, forcing=forcing or Teacher(), time=TimeDistribution(), **fields)
+
+
+def unrolled_loss(params, objective, batch, key, depth=None):
+    """The definition, segment by segment in Python: loss n sees ψ_n through its last `depth` updates."""
+    denoiser, forcing = objective.denoiser, objective.forcing
+    detached = jax.lax.stop_gradient(params)
+    segments, total = batch.segments.shape[1], batch.weight.sum()
+    history, memory = denoiser.start(params, batch.prompts[:, 0], batch.reference)
+    memories, fed, loss = [memory], [], 0.0
+    for n in range(segments):
+        key_t, key_noise, key_forcing = jax.random.split(jax.random.fold_in(key, n), 3)
+        x_1 = batch.segments[:, n]
+        t = objective.time.sample(key_t, x_1.shape[0])
+        noise = jax.random.normal(key_noise, x_1.shape)
+        x_t, target = interpolate(x_1, noise, t), target_velocity(x_1, noise)
+        if depth is not None:  # replay the last `depth` updates from a detached ψ
+            first = max(0, n - depth)
+            memory = memories[0] if first == 0 else jax.lax.stop_gradient(memories[first])
+            for m in range(first, n):
+                memory = denoiser.update_memory(params, memory, fed[m])
+        condition = denoiser.condition(params, batch.prompts[:, n], batch.reference)
+        v = denoiser.velocity(params, x_t, t, history, condition, memory)
+        loss += (batch.weight[:, n] * jnp.square(v - target).mean((1, 2, 3, 4))).sum() / total
+        if isinstance(forcing, Teacher):
+            x = x_1
+        elif isinstance(forcing, Direct):
+            x = one_step_estimate(x_t, v, t)
+        else:
+
+            def denoise(x, t, n=n, history=history, memory=memory):
+                condition = denoiser.condition(detached, batch.prompts[:, n], batch.reference)
+                return denoiser.velocity(detached, x, t, history, condition, memory)
+
+            x = Euler(steps=forcing.steps).sample(denoise, jax.random.normal(key_forcing, x_1.shape))
+        x = jax.lax.stop_gradient(jnp.where(batch.weight[:, n, None, None, None, None] == 0, x_1, x))
+        fed.append(x)
+        history, memory = push(history, x), denoiser.update_memory(params, memory, x)
+        memories.append(memory)
+    return loss
+
+
+def assert_same_gradient(got, want, tolerance=1e-5):
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
+    for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * scale, rtol=tolerance, err_msg=parameter_path(path))
+
+
+@pytest.mark.parametrize(
+    ("forcing", "depth"),
+    [
+        (Direct(), None),
+        (Student(steps=2), None),
+        (Teacher(), 1),
+        pytest.param(Teacher(), None, marks=pytest.mark.slow),
+        pytest.param(Teacher(), 0, marks=pytest.mark.slow),
+    ],
+    ids=lambda x: getattr(x, "kind", f"depth_{x}"),
+)
+def test_accumulated_gradient_is_the_gradient_of_the_unrolled_loss(tiny, forcing, depth):
+    denoiser, batch, params = tiny
+    batch = batch.replace(weight=jnp.array([[0.0, 1.0, 1.0], [1.0, 1.0, 0.5]]))
+    objective = objective_for(denoiser, forcing, bptt_depth=depth)
+    trainable, frozen = partition(params, "all")
+    losses, grads, _ = jax.jit(
+        lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, batch.weight.sum())
+    )(trainable)
+    loss, want = jax.jit(jax.value_and_grad(lambda p: unrolled_loss(p, objective, batch, KEY, depth)))(params)
+    np.testing.assert_allclose(losses.sum(), loss, rtol=1e-5)
+    assert_same_gradient(grads, want)
+    squeeze = sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(want["squeeze"]))
+    assert (squeeze == 0) == (depth == 0)
+
+
+def test_every_parameter_gets_a_gradient_over_two_segments():
+    framepack = FramePack(segment_frames=4, history_frames=(1, 2, 4), rope_layout="global")
+    denoiser = Denoiser(tiny_architecture(framepack=framepack))
+    batch = tiny_batch(denoiser.architecture, segments=2)
+    params = perturbed_params(denoiser, batch)
+    trainable, frozen = partition(params, "all")
+    objective = objective_for(denoiser)
+    grads = jax.jit(lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, jnp.float32(4))[1])(trainable)
+    # Softmax cannot see a key bias unless the key is normalised after it, which the refiner's is not.
+    blind = {f"context_embedder/block_{i}/to_k/bias" for i in range(denoiser.architecture.refiner_blocks)}
+    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
+    silent = {
+        parameter_path(path) for path, g in jax.tree.leaves_with_path(grads) if float(jnp.abs(g).max()) < 1e-7 * largest
+    }
+    assert silent == blind
+    assert not any(path.startswith(("memorize", "squeeze")) for path in blind)
+
+
+def test_segments_of_weight_zero_are_given_and_cost_nothing(tiny):
+    """A given segment reaches history as truth, under Direct Forcing too, and padding after the last changes nothing."""
+    denoiser, batch, params = tiny
+    weight = jnp.array([[0.0, 1.0, 0.0]] * 2)
+    trainable, frozen = partition(params, "all")
+
+    def gradients(forcing, segments):
+        b = batch.replace(weight=weight, segments=segments)
+        objective = objective_for(denoiser, forcing)
+        return chain_gradients(objective, trainable, frozen, (), b, KEY, jnp.float32(2))[:2]
+
+    run = jax.jit(gradients, static_argnums=0)
+    teacher = run(Teacher(), batch.segments)
+    direct = run(Direct(), batch.segments)
+    for a, b in zip(jax.tree.leaves(teacher), jax.tree.leaves(direct), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    other = batch.segments.at[:, 2].add(1.0)
+    for a, b in zip(jax.tree.leaves(teacher), jax.tree.leaves(run(Teacher(), other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert teacher[0][0] == 0 and teacher[0][1] > 0 and teacher[0][2] == 0
+
+
+def test_frozen_parameters_get_no_gradient_and_the_head_alone_gets_its_own(tiny):
+    denoiser, batch, params = tiny
+    objective = objective_for(denoiser, Direct())
+    total = batch.weight.sum()
+    everything, nothing = partition(params, "all")
+    head, frozen = partition(params, "output_head")
+    full = jax.jit(lambda p: chain_gradients(objective, p, nothing, (), batch, KEY, total)[1])(everything)
+    alone = jax.jit(lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, total)[1])(head)
+    assert {parameter_path(p).split("/")[0] for p, _ in jax.tree.leaves_with_path(alone)} == {"head"}
+    assert_same_gradient(jax.tree.leaves(alone["head"]), jax.tree.leaves(full["head"]))
+
+
+def test_validation_loss_is_the_teacher_forced_loss(tiny):
+    denoiser, batch, params = tiny
+    objective = objective_for(denoiser)
+    got = jax.jit(lambda p: chain_loss(objective, p, batch, KEY))(params)
+    trainable, frozen = partition(params, "all")
+    want = jax.jit(lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, batch.weight.sum())[0])(trainable)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
