@@ -1,0 +1,124 @@
+"""Drift of a trained model on RecallWorld D1: a long rollout on its own history, every frame decoded exactly."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mpjax.data.batch import Batch
+from mpjax.data.recallworld.batches import collect
+from mpjax.data.recallworld.clips import sample_clip
+from mpjax.data.recallworld.decode import decode_exposure, decode_toys, off_manifold
+from mpjax.data.recallworld.render import render_background
+from mpjax.data.recallworld.world import World
+from mpjax.diffusion.samplers import Euler
+from mpjax.errors import InputError
+from mpjax.evaluation.drift_metrics import drift_report, motion, psnr, seam_error
+from mpjax.models.autoregressive import append_segment, sample_segment, start_video
+from mpjax.models.memorypack import Denoiser
+
+SURVIVAL_THRESHOLD = 0.1  # off-manifold energy of a frame whose toy has melted (RMS .32 of a range of 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DriftResult:
+    """What `evaluate_drift` found.
+
+    Attributes:
+        report: `drift_metrics.drift_report` with `motion` and `seam`, JSON-able.
+        truth, generated: all frames after the given ones of the first clip, `[t, H, W, 3]`.
+    """
+
+    report: dict
+    truth: np.ndarray
+    generated: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 5))
+def _rollout(
+    denoiser: Denoiser, sampler: Euler, params: dict, batch: Batch, key: jax.Array, given: int
+) -> tuple[jax.Array, jax.Array]:
+    """Every segment after the given ones, on own and on true history, `[b, s − given, f, h, w, c]` each."""
+
+    def segment(states, inputs):
+        own, true = states
+        x_1, prompts, n = inputs
+        noise = jax.random.normal(jax.random.fold_in(key, n), x_1.shape)
+        draw = functools.partial(sample_segment, denoiser, sampler, params)
+        on_own, on_true = draw(own, prompts, noise), draw(true, prompts, noise)
+        append = functools.partial(append_segment, denoiser, params)
+        return (append(own, on_own), append(true, x_1)), (on_own, on_true)
+
+    state = start_video(denoiser, params, batch.prompts[:, 0], batch.reference)
+    for n in range(given):
+        state = append_segment(denoiser, params, state, batch.segments[:, n])
+    segments, prompts = jnp.swapaxes(batch.segments, 0, 1)[given:], jnp.swapaxes(batch.prompts, 0, 1)[given:]
+    _, (own, true) = jax.lax.scan(segment, (state, state), (segments, prompts, jnp.arange(len(segments))))
+    return jnp.swapaxes(own, 0, 1), jnp.swapaxes(true, 0, 1)
+
+
+def evaluate_drift(
+    denoiser: Denoiser,
+    sampler: Euler,
+    params: dict,
+    world: World,
+    *,
+    segments: int,
+    given: int = 2,
+    clips: int = 64,
+    seed: int = 0,
+) -> DriftResult:
+    """How does the picture decay over `segments` generated segments, and how much of it is exposure bias?
+
+    Args:
+        denoiser, sampler, params: the model (EMA weights).
+        world: scene D1 with one ball.
+        segments: generated segments, after the given ones.
+        given: true segments before them.
+        clips: held-out clips.
+        seed: of clips and noise, equal for every model compared.
+
+    Raises:
+        InputError: another scene, or several balls.
+    """
+    if world.scene != "D1" or world.balls != 1:
+        raise InputError(f"world is {world.scene} with {world.balls} balls: drift is measured on D1 with one ball")
+    states = [sample_clip(world, seed * 1_000_000 + i, given + segments) for i in range(clips)]
+    batch = collect(world, states, np.zeros((clips, given + segments), np.float32))
+    own, true = _rollout(denoiser, sampler, params, batch, jax.random.key(seed), given)
+    first = 1 + given * world.segment_frames
+    background = render_background(world, states)[:, first:]
+    n, t, *size = background.shape
+    flat_background = background.reshape(-1, *size)
+    truth = np.asarray(batch.segments)[:, given:].reshape(n, t, *size)
+    frames, on_true = (np.asarray(x).reshape(n, t, *size) for x in (own, true))
+
+    def energy(video: np.ndarray) -> np.ndarray:
+        return off_manifold(world, video.reshape(-1, *size), flat_background).reshape(n, t)
+
+    toys = decode_toys(world, frames.reshape(-1, *size), flat_background)
+    true_toys = decode_toys(world, truth.reshape(-1, *size), flat_background)
+    gain, _ = decode_exposure(frames.reshape(-1, *size), flat_background)
+    report = drift_report(
+        off_manifold=energy(frames),
+        gain=gain.reshape(n, t, 3),
+        psnr=psnr(frames, truth),
+        decoded=toys.identity.reshape(n, t, -1),
+        identities=np.asarray([state.identities for state in states]),
+        fps=world.fps,
+        segment_frames=world.segment_frames,
+        threshold=SURVIVAL_THRESHOLD,
+        true_history=energy(on_true),
+        seed=seed,
+    )
+    report["motion"] = motion(
+        toys.position[:, 0].reshape(n, t, 2),
+        true_toys.position[:, 0].reshape(n, t, 2),
+        segment_frames=world.segment_frames,
+        seed=seed,
+    )
+    report["seam"] = seam_error(frames, segment_frames=world.segment_frames, seed=seed)
+    report["clips"], report["given_segments"], report["generated_segments"] = clips, given, segments
+    return DriftResult(report=report, truth=truth[0], generated=frames[0])
