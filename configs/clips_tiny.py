@@ -52,7 +52,9 @@ def get_config(argument: str = "full") -> ConfigDict:
         stages=[
             dict(
                 steps=steps,
-                optimizer=dict(learning_rate=1e-3, warmup_steps=max(steps // 20, 1), decay="cosine", final_fraction=0.05),
+                optimizer=dict(
+                    learning_rate=1e-3, warmup_steps=max(steps // 20, 1), decay="cosine", final_fraction=0.05
+                ),
                 time=dict(name="logit_normal"),
                 # From plain image-to-video to the whole clip.
                 curriculum=[(0, 1), (steps // 4, 2), (steps // 2, 4)],

@@ -22,7 +22,9 @@ def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
     loaded = experiment.load(args.config, overrides)
     data = loaded.data
     if not isinstance(data, experiment.ClipsData):
-        raise InputError(f"{args.config}: data.kind is {data.kind!r}, which needs no encoding: give a config with kind='clips'")
+        raise InputError(
+            f"{args.config}: data.kind is {data.kind!r}, which needs no encoding: give a config with kind='clips'"
+        )
     codec = codecs.create("dct", time_factor=data.time_factor, space_factor=data.space_factor, channels=data.channels)
     encode_folder(
         args.input,
@@ -59,7 +61,9 @@ def _no_overrides(overrides: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="mpjax", description="Long, consistent video generation in JAX.", allow_abbrev=False)
+    top = argparse.ArgumentParser(
+        prog="mpjax", description="Long, consistent video generation in JAX.", allow_abbrev=False
+    )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
@@ -71,12 +75,16 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--run", type=Path, default=Path("runs/demo"), help="output folder (default: runs/demo)")
 
     verb = add("encode", _encode, "Turn a folder of videos into a dataset of latents.")
-    verb.add_argument("--input", type=Path, required=True, help="folder of videos, with manifest.jsonl, .txt captions or none")
+    verb.add_argument(
+        "--input", type=Path, required=True, help="folder of videos, with manifest.jsonl, .txt captions or none"
+    )
     verb.add_argument("--output", type=Path, help="dataset folder (default: data.path of the config)")
     verb.add_argument("--config", required=True, help="config file; fields as --config.data.height=96")
 
     verb = add("train", _train, "Train a model; the same command again goes on where it stopped.")
-    verb.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:smoke; fields as --config.seed=1")
+    verb.add_argument(
+        "--config", required=True, help="config file, FILE.py or FILE.py:smoke; fields as --config.seed=1"
+    )
     verb.add_argument("--run", type=Path, required=True, help="run folder")
     verb.add_argument("--init", type=Path, help="run folder whose weights to start from")
 
@@ -84,7 +92,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--weights", type=Path, required=True, help="run folder of `train`")
     verb.add_argument("--out", type=Path, required=True, help="mp4 to write (a folder with --prompts)")
     verb.add_argument("--prompt", action="append", default=None, help="prompt; repeat for a schedule, one a segment")
-    verb.add_argument("--prompts", type=Path, help="text file: a video a line; a line may be a JSON list, one prompt a segment")
+    verb.add_argument(
+        "--prompts", type=Path, help="text file: a video a line; a line may be a JSON list, one prompt a segment"
+    )
     verb.add_argument("--image", type=Path, help="first frame (default: a held-out one of the dataset)")
     verb.add_argument("--video", type=Path, help="clip to continue")
     verb.add_argument("--seconds", type=float, default=5.0, help="length of the video, the given clip included")

@@ -31,22 +31,29 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         InputError: the file is missing, has no `get_config`, or an override names no field or has the wrong type.
     """
-    file, _, argument = path.partition(":")
+    file = path.partition(":")[0]
     if not Path(file).is_file():
-        raise InputError(f"config file {file} does not exist: give --config=PATH.py, for example configs/recall_tiny.py")
+        raise InputError(
+            f"config file {file} does not exist: give --config=PATH.py, for example configs/recall_tiny.py"
+        )
     for override in overrides:
         if not re.fullmatch(r"--config(\.\w+)+=.*", override, re.DOTALL):
             raise InputError(f"{override} is no flag of this command: write config fields as --config.field.name=value")
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    command = ["mpjax", f"--config={path}", *overrides]
+    # A field that the file leaves at its default can be set too; `build` refuses what is no field.
+    options = {"lock_config": False, "accept_new_attributes": True, "sys_argv": command}
+    config_flags.DEFINE_config_file("config", flag_values=values, **options)
     try:
-        values(["mpjax", f"--config={path}", *overrides])
+        values(command)
     except (AttributeError, flags.Error, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}{' ' if overrides else ''}{' '.join(overrides)}: {reason}") from error
     config = values["config"].value
     if not isinstance(config, ConfigDict):
-        raise InputError(f"{file}: get_config() returned {type(config).__name__}; it must return an ml_collections.ConfigDict")
+        raise InputError(
+            f"{file}: get_config() returned {type(config).__name__}; it must return an ml_collections.ConfigDict"
+        )
     return config
 
 
@@ -67,7 +74,8 @@ def build(cls: type[T], values: Mapping[str, Any] | ConfigDict, path: str = "con
         InputError: an unknown or missing field, a value of another type, or a value the dataclass itself refuses.
     """
     values = values.to_dict() if isinstance(values, ConfigDict) else dict(values)
-    values.pop("kind", None)
+    if hasattr(cls, "kind"):
+        values.pop("kind", None)
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in values:
@@ -120,10 +128,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         remaining = [o for o in options if o is not type(None)]
         if len(remaining) == 1:
             return _convert(value, remaining[0], path)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise InputError(f"{path} is {value!r}: it must be a group of fields")
-        return build(hint, value, path)  # type: ignore[arg-type]
+        return build(typing.cast(type, hint), value, path)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (tuple, list)):
             raise InputError(f"{path} is {value!r}: it must be a {_describe(hint)}")

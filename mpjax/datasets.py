@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import grain
 
@@ -47,7 +48,7 @@ def open_datasets(experiment: Experiment) -> Datasets:
         del step
         return training.segments
 
-    shape = {"batch_size": training.batch_size, "segments": training.segments, "seed": experiment.seed}
+    shape: dict[str, Any] = {"batch_size": training.batch_size, "segments": training.segments, "seed": experiment.seed}
     if isinstance(data, RecallWorldData):
         common = {**shape, "return_focus": data.return_focus, "given": 0}
         size = data.world.frame_size
@@ -69,7 +70,10 @@ def open_datasets(experiment: Experiment) -> Datasets:
     }
     for name, (stored, asked) in wanted.items():
         if stored != asked:
-            raise InputError(f"{data.path} was encoded with {name} = {stored}, but the config asks for {asked}: encode again")
+            raise InputError(
+                f"{data.path} was encoded with {name} = {stored}, but the config asks for {asked}: encode again"
+            )
+    assert experiment.model.encoders is not None  # Experiment refuses to train without
     common = {**shape, "prompt_bytes": experiment.model.encoders.prompt_bytes}
     validation = None
     if "validation" in dataset.counts:

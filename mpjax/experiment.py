@@ -93,7 +93,9 @@ class Training:
                 raise InputError(f"stages[{i}].curriculum goes beyond training.segments = {self.segments}: raise that")
         counts = (self.log_every, self.checkpoint_every, self.keep_checkpoints, self.batch_size, self.segments)
         if min(counts) < 1 or min(self.validate_every, self.sample_every) < 0:
-            raise InputError("log_every, checkpoint_every, keep_checkpoints, batch_size and segments must be at least 1")
+            raise InputError(
+                "log_every, checkpoint_every, keep_checkpoints, batch_size and segments must be at least 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,9 @@ class Experiment:
                 if value != wanted:
                     raise InputError(f"{name} is {value}, but data.world has {other} = {wanted}: make them equal")
         elif self.model.channels != self.data.channels:
-            raise InputError(f"model.channels is {self.model.channels}, but data.channels is {self.data.channels}: make them equal")
+            raise InputError(
+                f"model.channels is {self.model.channels}, but data.channels is {self.data.channels}: make them equal"
+            )
 
 
 def load(path: str, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:

@@ -5,10 +5,10 @@ import os
 # Compiling, not computing, is what these tests spend their time on: spare LLVM's expensive passes.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
-import pytest  # noqa: E402
+import pytest
 
-from mpjax.models.memorypack import Denoiser  # noqa: E402
-from tests.tiny import perturbed_params, tiny_architecture, tiny_batch  # noqa: E402
+from mpjax.models.memorypack import Denoiser
+from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
 
 @pytest.fixture(scope="session")

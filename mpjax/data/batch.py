@@ -1,14 +1,13 @@
 """What a data source hands to training: one fixed-shape pytree, whatever the clips are."""
 
+from typing import Any
+
 import flax.struct
-import jax
-import numpy as np
 
-Array = jax.Array | np.ndarray
+Array = Any  # numpy from a data source, jax.Array on a device
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """One training batch.
 
     Attributes:

@@ -21,5 +21,3 @@ def read_from(dataset: grain.MapDataset, step: int, *, threads: int = 1, prefetc
     """
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(dataset[step:].to_iter_dataset(options))
-
-

@@ -13,9 +13,9 @@ which is the identity at s = 1 and keeps 0 and 1 in place.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mpjax.errors import InputError
 
@@ -52,8 +52,8 @@ class TimeDistribution:
         return 1.0 - shift_sigma(sigma, self.shift)
 
 
-def shift_sigma(sigma: jax.Array, shift: float) -> jax.Array:
-    """Eq. (a)."""
+def shift_sigma(sigma: Any, shift: float) -> Any:
+    """Eq. (a), elementwise, for a number, a numpy or a jax array."""
     return shift * sigma / (1.0 + (shift - 1.0) * sigma)
 
 

@@ -24,8 +24,7 @@ from mpjax.errors import InputError
 Carry = Any
 
 
-@flax.struct.dataclass
-class ForcingContext:
+class ForcingContext(flax.struct.PyTreeNode):
     """What an arm may use besides the tensors of the loss.
 
     Attributes:

@@ -87,9 +87,7 @@ def evaluate_recall(
     decoded, truth, other, residual, labels = [], [], [], [], []
     examples: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for gap in gaps:
-        clips = [
-            sample_clip(world, (seed * 1000 + gap) * 1_000_000 + i, segments, gap) for i in range(clips_per_gap)
-        ]
+        clips = [sample_clip(world, (seed * 1000 + gap) * 1_000_000 + i, segments, gap) for i in range(clips_per_gap)]
         count = world.toys + gap
         key = jax.random.fold_in(jax.random.key(seed), gap)
         for start in range(0, clips_per_gap, CHUNK):

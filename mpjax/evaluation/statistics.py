@@ -1,10 +1,11 @@
 """Intervals and slopes, each from its textbook form.
 
 Proportions: Wilson's score interval (1927), and for a difference Newcombe's hybrid of two of them (1998, method 10).
-Means and slopes over clips: percentile bootstrap, where a resample draws whole clips with replacement, since the frames
-of one clip are not independent.
+The median: order statistics. Means and slopes over clips: percentile bootstrap, where a resample draws whole clips with
+replacement, since the frames of one clip are not independent.
 """
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -132,6 +133,29 @@ def mean_interval(
     column = _check_rows(np.asarray(values, float).reshape(-1, 1))
     low, high = _percentiles(_resampled_means(column, resamples, seed)[:, 0], confidence)
     return float(column.mean()), low, high
+
+
+def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Median and its distribution-free interval by order statistics (binomial): (median, low, high).
+
+    Args:
+        values: `[n]`, n >= 6 for 95 %.
+        confidence: at least this much is covered.
+
+    Raises:
+        InputError: too few values for any interval of this confidence, or a confidence outside (0, 1).
+    """
+    values = np.sort(np.asarray(values, float))
+    _check_confidence(confidence)
+    n = values.size
+    # P(the median lies outside the k outermost values on each side) = 2 P(Binomial(n, 1/2) < k).
+    tail, k = 0.0, 0
+    while k <= n // 2 and 2 * (tail + math.comb(n, k) / 2**n) <= 1 - confidence:
+        tail += math.comb(n, k) / 2**n
+        k += 1
+    if k == 0:
+        raise InputError(f"{n} values give no {confidence:.0%} interval of a median: use more")
+    return float(np.median(values)), float(values[k - 1]), float(values[n - k])
 
 
 def _theil_sen(times: np.ndarray, curves: np.ndarray) -> np.ndarray:

@@ -29,9 +29,13 @@ class FramePack:
         if self.segment_frames < 1:
             raise InputError(f"segment_frames is {self.segment_frames}: it must be at least 1")
         if self.history_frames[0] < 1 or min(self.history_frames) < 0:
-            raise InputError(f"history_frames is {self.history_frames}: it needs at least one frame at 1x, none negative")
+            raise InputError(
+                f"history_frames is {self.history_frames}: it needs at least one frame at 1x, none negative"
+            )
         if self.rope_layout not in get_args(RopeLayout):
-            raise InputError(f"rope_layout is {self.rope_layout!r}: it must be one of {', '.join(get_args(RopeLayout))}")
+            raise InputError(
+                f"rope_layout is {self.rope_layout!r}: it must be one of {', '.join(get_args(RopeLayout))}"
+            )
 
     @property
     def reach(self) -> int:
@@ -63,7 +67,9 @@ class SemanticPack:
 
     def __post_init__(self):
         if min(self.patch) < 1 or self.heads < 1 or self.depth < 0 or self.window < 0:
-            raise InputError(f"patch {self.patch}, heads {self.heads}, depth {self.depth}, window {self.window}: none may be that small")
+            raise InputError(
+                f"patch {self.patch} and heads {self.heads} start at 1, depth {self.depth} and window {self.window} at 0"
+            )
         if self.window % self.patch[0]:
             raise InputError(f"window is {self.window} frames: it must be a multiple of patch[0] = {self.patch[0]}")
         if not 0.0 <= self.timestep <= 1.0:
@@ -92,14 +98,18 @@ class Encoders:
 
     def __post_init__(self):
         if self.prompt_bytes % self.bytes_per_token:
-            raise InputError(f"prompt_bytes is {self.prompt_bytes}: it must be a multiple of bytes_per_token = {self.bytes_per_token}")
+            raise InputError(
+                f"prompt_bytes is {self.prompt_bytes}: use a multiple of bytes_per_token = {self.bytes_per_token}"
+            )
         if self.width % self.heads:
             raise InputError(f"width is {self.width}: it must be a multiple of heads = {self.heads}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """The MM-DiT and what it reads. Defaults are FramePack-F1's 13B (diffusers `HunyuanVideoFramepackTransformer3DModel`).
+    """The MM-DiT and what it reads; defaults are FramePack-F1's 13B.
+
+    Source: diffusers 0.42 `HunyuanVideoFramepackTransformer3DModel`.
 
     Attributes:
         channels: latent channels c.
@@ -138,9 +148,17 @@ class Architecture:
 
     def __post_init__(self):
         if sum(self.rope_axes) != self.head_dim or any(axis % 2 for axis in self.rope_axes):
-            raise InputError(f"rope_axes is {self.rope_axes}: three even numbers that sum to head_dim = {self.head_dim}")
+            raise InputError(
+                f"rope_axes is {self.rope_axes}: three even numbers that sum to head_dim = {self.head_dim}"
+            )
         if self.semanticpack and self.width % self.semanticpack.heads:
             raise InputError(f"semanticpack.heads is {self.semanticpack.heads}: it must divide the width {self.width}")
+        if self.semanticpack and self.semanticpack.window:
+            memory, frames = self.semanticpack, self.framepack.segment_frames
+            if -(-frames // memory.patch[0]) % (memory.window // memory.patch[0]):
+                raise InputError(
+                    f"semanticpack.window is {memory.window}: it must divide the {frames} frames of a segment"
+                )
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype is {self.dtype!r}: it must be float32 or bfloat16")
         if self.remat not in REMAT_POLICIES:

@@ -9,8 +9,7 @@ from mpjax.models.memorypack import Denoiser
 from mpjax.models.semanticpack import Memory
 
 
-@flax.struct.dataclass
-class VideoState:
+class VideoState(flax.struct.PyTreeNode):
     """All that the next segment depends on, besides its prompt and its noise."""
 
     history: History

@@ -1,6 +1,6 @@
 """Small trainable encoders of the prompt (bytes) and of the reference frame (latents).
 
-They stand in for LLaMA, CLIP and SigLIP where no pretrained weights are at hand; they train and are saved with the model.
+They stand in for LLaMA, CLIP and SigLIP where no pretrained weights are at hand; they train with the model.
 """
 
 import flax.linen as nn
@@ -8,15 +8,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mpjax.models.architecture import Architecture
-from mpjax.models.layers import AffineLayerNorm, Dense, FeedForward, grid_positions, patchify, token_grid
+from mpjax.models.architecture import Architecture, Encoders
+from mpjax.models.layers import AffineLayerNorm, Dense, FeedForward, grid_positions, logical, patchify, token_grid
 from mpjax.models.semanticpack import POSITION_WIDTH, Attention
 
 VOCABULARY = 257  # byte value + 1; 0 pads
 
 
-@flax.struct.dataclass
-class Condition:
+class Condition(flax.struct.PyTreeNode):
     """What a video is conditioned on, as embeddings.
 
     Attributes:
@@ -36,6 +35,7 @@ class PromptEncoder(nn.Module):
     """Prompt bytes → text tokens and a pooled vector; `bytes_per_token` neighbouring bytes share a token."""
 
     architecture: Architecture
+    spec: Encoders
 
     @nn.compact
     def __call__(self, prompts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -43,9 +43,9 @@ class PromptEncoder(nn.Module):
 
         An empty prompt keeps its first token valid, so that attention over text always has a key.
         """
-        arch, spec = self.architecture, self.architecture.encoders
+        arch, spec = self.architecture, self.spec
         dtype = jnp.dtype(arch.dtype)
-        table_init = nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "embed"))
+        table_init = logical(nn.initializers.normal(1.0), (None, "embed"))
         byte_width = max(spec.width // spec.bytes_per_token, 8)
         table = self.param("bytes", table_init, (VOCABULARY, byte_width), jnp.float32)
         b, length = prompts.shape
@@ -72,14 +72,17 @@ class FrameEncoder(nn.Module):
     """Reference-frame latents → image tokens, one per `image_patch`² patch."""
 
     architecture: Architecture
+    spec: Encoders
 
     @nn.compact
     def __call__(self, reference: jax.Array) -> jax.Array:
         """`[b, 1, h, w, c]` → `[b, n, image_width]`."""
-        arch, patch = self.architecture, self.architecture.encoders.image_patch
+        arch, patch = self.architecture, self.spec.image_patch
         dtype = jnp.dtype(arch.dtype)
         kernel = (1, patch, patch)
         x = Dense(arch.image_width, (None, "embed"), dtype=dtype, name="embed")(patchify(reference, kernel))
-        positions = grid_positions(token_grid(*reference.shape[1:4], kernel), POSITION_WIDTH)[:, 2 * (POSITION_WIDTH // 2) :]
+        positions = grid_positions(token_grid(reference.shape[1:4], kernel), POSITION_WIDTH)[
+            :, 2 * (POSITION_WIDTH // 2) :
+        ]
         x = x + Dense(arch.image_width, (None, "embed"), use_bias=False, dtype=dtype, name="positions")(positions)
         return x + FeedForward(2 * arch.image_width, dtype=dtype, name="mlp")(AffineLayerNorm(name="norm")(x))

@@ -16,8 +16,7 @@ from mpjax.models.rope import Table, rope_table
 RATES = (1, 2, 4)  # in time and in each image axis; history_frames counts frames in this order
 
 
-@flax.struct.dataclass
-class History:
+class History(flax.struct.PyTreeNode):
     """The short-term past of a video.
 
     Attributes:

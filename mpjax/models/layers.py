@@ -1,6 +1,7 @@
 """The elementary pieces of the MM-DiT (docs/backbone.md, section 1.2): norms, embeddings, modulation, patches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,11 @@ EPSILON = 1e-6
 SINUSOID_WIDTH = 256
 
 default_init = nn.initializers.xavier_uniform()
+
+
+def logical(init: nn.initializers.Initializer, axes: tuple[str | None, ...]) -> Callable[..., Any]:
+    """An initialiser whose parameter carries logical axis names; inside a module it is a plain array."""
+    return nn.with_logical_partitioning(init, axes)
 
 
 class Dense(nn.Module):
@@ -28,11 +34,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[..., in]` to `[..., features]`."""
-        kernel_init = nn.with_logical_partitioning(self.kernel_init, self.axes)
+        kernel_init = logical(self.kernel_init, self.axes)
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features), jnp.float32)
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if self.use_bias:
-            bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+            bias_init = logical(nn.initializers.zeros, self.axes[1:])
             y = y + self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
         return y
 
@@ -50,9 +56,8 @@ class AffineLayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis of `[..., d]`."""
-        init = nn.with_logical_partitioning
-        scale = self.param("scale", init(nn.initializers.ones, (None,)), (x.shape[-1],), jnp.float32)
-        bias = self.param("bias", init(nn.initializers.zeros, (None,)), (x.shape[-1],), jnp.float32)
+        scale = self.param("scale", logical(nn.initializers.ones, (None,)), (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", logical(nn.initializers.zeros, (None,)), (x.shape[-1],), jnp.float32)
         return layer_norm(x) * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 
@@ -62,8 +67,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis of `[..., head_dim]`."""
-        init = nn.with_logical_partitioning(nn.initializers.ones, (None,))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        scale = self.param("scale", logical(nn.initializers.ones, (None,)), (x.shape[-1],), jnp.float32)
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + EPSILON)
         return (y * scale).astype(x.dtype)
@@ -154,9 +158,10 @@ def unpatchify(tokens: jax.Array, frames: int, height: int, width: int, patch: i
     return x.transpose(0, 1, 2, 5, 3, 6, 4).reshape(b, frames, height, width, -1)
 
 
-def token_grid(frames: int, height: int, width: int, kernel: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Number of patches along (t, h, w) that `patchify` cuts."""
-    return -(-frames // kernel[0]), -(-height // kernel[1]), -(-width // kernel[2])
+def token_grid(size: Sequence[int], kernel: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Number of patches along (t, h, w) that `patchify` cuts from latents of this (t, h, w)."""
+    t, h, w = size
+    return -(-t // kernel[0]), -(-h // kernel[1]), -(-w // kernel[2])
 
 
 def grid_positions(grid: tuple[int, int, int], width: int) -> jax.Array:

@@ -8,6 +8,7 @@ as FramePack-F1, takes 1000·(1 − t) and returns `prediction` = noise − data
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -57,8 +58,8 @@ class MemoryPack(nn.Module):
             self.memorize = Memorize(arch.semanticpack, arch.width, arch.mlp_width, dtype)
             self.squeeze = Squeeze(arch.semanticpack, arch.mlp_width, dtype)
         if arch.encoders:
-            self.prompt_encoder = PromptEncoder(arch)
-            self.frame_encoder = FrameEncoder(arch)
+            self.prompt_encoder = PromptEncoder(arch, arch.encoders)
+            self.frame_encoder = FrameEncoder(arch, arch.encoders)
 
     def condition(self, prompts: jax.Array, reference: jax.Array) -> Condition:
         """prompts int32 `[b, l]`, reference latents `[b, 1, h, w, c]` → embeddings."""
@@ -76,7 +77,7 @@ class MemoryPack(nn.Module):
     ) -> jax.Array:
         """FramePack-F1's raw output (noise − data) for noisy latents `[b, f, h, w, c]` at timestep `[b]` = 1000·σ."""
         arch = self.architecture
-        b, f, h, w, _ = x_t.shape
+        _, f, h, w, _ = x_t.shape
         if h % arch.patch or w % arch.patch:
             raise ValueError(f"latents of {h}×{w} do not divide into patches of {arch.patch}")
         noisy = self.x_embedder(patchify(x_t, (1, arch.patch, arch.patch)))
@@ -151,13 +152,16 @@ class Denoiser:
         """The Flax module."""
         return MemoryPack(self.architecture)
 
+    def _apply(self, params: dict, *args: Any, method: str) -> Any:
+        return self.module.apply({"params": params}, *args, method=method)
+
     def init(self, key: jax.Array, prompts: jax.Array, reference: jax.Array, segment: jax.Array) -> dict:
         """Parameters, boxed with logical axis names (`flax.linen.unbox` strips them)."""
         return self.module.init(key, prompts, reference, segment)["params"]
 
     def condition(self, params: dict, prompts: jax.Array, reference: jax.Array) -> Condition:
         """Prompt bytes int32 `[b, l]` and reference latents `[b, 1, h, w, c]` → embeddings."""
-        return self.module.apply({"params": params}, prompts, reference, method="condition")
+        return self._apply(params, prompts, reference, method="condition")
 
     def velocity(
         self, params: dict, x_t: jax.Array, t: jax.Array, history: History, condition: Condition, memory: Memory
@@ -166,19 +170,18 @@ class Denoiser:
         guidance = None
         if self.architecture.guidance_embeds:
             guidance = jnp.full(x_t.shape[:1], TIME_SCALE * self.guidance)
-        args = (x_t, t, history, condition, memory, guidance)
-        return self.module.apply({"params": params}, *args, method="velocity")
+        return self._apply(params, x_t, t, history, condition, memory, guidance, method="velocity")
 
     def start(self, params: dict, prompts: jax.Array, reference: jax.Array) -> tuple[History, Memory]:
-        """History and ψ_0 of a new video with this first prompt int32 `[b, l]` and reference frame `[b, 1, h, w, c]`."""
+        """History and ψ_0 of a video with first prompt int32 `[b, l]` and reference frame `[b, 1, h, w, c]`."""
         return empty_history(reference, self.architecture.framepack), self.init_memory(params, prompts, reference)
 
     def init_memory(self, params: dict, prompts: jax.Array, reference: jax.Array) -> Memory:
         """ψ_0."""
         condition = self.condition(params, prompts, reference)
         size = (reference.shape[2], reference.shape[3])
-        return self.module.apply({"params": params}, condition, size, method="init_memory")
+        return self._apply(params, condition, size, method="init_memory")
 
     def update_memory(self, params: dict, memory: Memory, segment: jax.Array) -> Memory:
         """ψ_{n+1} = Squeeze(ψ_n, Memorize(segment)), segment `[b, f, h, w, c]`."""
-        return self.module.apply({"params": params}, memory, segment, method="update_memory")
+        return self._apply(params, memory, segment, method="update_memory")

@@ -68,8 +68,8 @@ class DualBlock(nn.Module):
         q, k, v = QKV(self.heads, self.dtype, name="qkv")(layer_norm(x) * (1 + scale_a) + shift_a)
         cq, ck, cv = QKV(self.heads, self.dtype, name="qkv_context")(layer_norm(c) * (1 + c_scale_a) + c_shift_a)
         q, k = apply_rope(q, table), apply_rope(k, table)
-        joint = [jnp.concatenate(pair, 1) for pair in ((q, cq), (k, ck), (v, cv))]
-        out = attention(*joint, mask)
+        q, k, v = (jnp.concatenate(pair, 1) for pair in ((q, cq), (k, ck), (v, cv)))
+        out = attention(q, k, v, mask)
         x = x + gate_a * Dense(d, ("heads", "embed"), dtype=self.dtype, name="to_out")(out[:, :n])
         c = c + c_gate_a * Dense(d, ("heads", "embed"), dtype=self.dtype, name="to_out_context")(out[:, n:])
         h = layer_norm(x) * (1 + scale_m) + shift_m

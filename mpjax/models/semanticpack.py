@@ -19,8 +19,7 @@ from mpjax.models.layers import AffineLayerNorm, Dense, FeedForward, grid_positi
 POSITION_WIDTH = 16  # position features per axis
 
 
-@flax.struct.dataclass
-class Memory:
+class Memory(flax.struct.PyTreeNode):
     """ψ. Its size never changes, so a video of any length costs the same per segment.
 
     Attributes:
@@ -34,16 +33,14 @@ class Memory:
 
 def memory_tokens(spec: SemanticPack, framepack: FramePack, height: int, width: int) -> int:
     """Tokens Memorize emits for one segment of latents of the given size."""
-    t, h, w = token_grid(framepack.segment_frames, height, width, spec.patch)
+    t, h, w = token_grid((framepack.segment_frames, height, width), spec.patch)
     return t * h * w
 
 
 def pad_memory(tokens: jax.Array, valid: jax.Array, size: int) -> Memory:
     """Pads `[b, n, d]` tokens with invalid zeros to `size`."""
     missing = size - tokens.shape[1]
-    return Memory(
-        tokens=jnp.pad(tokens, ((0, 0), (0, missing), (0, 0))), valid=jnp.pad(valid, ((0, 0), (0, missing)))
-    )
+    return Memory(tokens=jnp.pad(tokens, ((0, 0), (0, missing), (0, 0))), valid=jnp.pad(valid, ((0, 0), (0, missing))))
 
 
 class Attention(nn.Module):
@@ -74,14 +71,15 @@ class Memorize(nn.Module):
     def __call__(self, segment: jax.Array) -> jax.Array:
         """`[b, f, h, w, c]` → `[b, n, d]`, n = patches of the segment."""
         spec = self.spec
-        grid = token_grid(*segment.shape[1:4], spec.patch)
+        grid = token_grid(segment.shape[1:4], spec.patch)
         x = Dense(self.width, (None, "embed"), dtype=self.dtype, name="embed")(patchify(segment, spec.patch))
         positions = grid_positions(grid, POSITION_WIDTH)
         x = x + Dense(self.width, (None, "embed"), use_bias=False, dtype=self.dtype, name="positions")(positions)
-        windows = -(-segment.shape[1] // spec.window) if spec.window else 1
+        per_window = spec.window // spec.patch[0] if spec.window else grid[0]
+        if grid[0] % per_window:
+            raise ValueError(f"{grid[0]} time patches do not divide into windows of {spec.window} frames")
+        windows = grid[0] // per_window
         b, n, d = x.shape
-        if n % windows:
-            raise ValueError(f"{grid[0]} time patches do not divide into {windows} windows of {spec.window} frames")
         x = x.reshape(b * windows, n // windows, d)
         for i in range(spec.depth):
             h = AffineLayerNorm(name=f"norm_attention_{i}")(x)

@@ -40,5 +40,7 @@ class MeshShape:
             devices = devices[:1]  # the default is one device, whatever the machine has
         if math.prod(shape) != len(devices):
             sizes = " × ".join(f"{name} {size}" for name, size in zip(AXES, shape, strict=True))
-            raise InputError(f"mesh ({sizes}) needs {math.prod(shape)} devices, but there are {len(devices)}: change mesh")
+            raise InputError(
+                f"mesh ({sizes}) needs {math.prod(shape)} devices, but there are {len(devices)}: change mesh"
+            )
         return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))

@@ -1,5 +1,7 @@
 """THE table of logical axes: every parameter names its axes, and only this file says which mesh axis each one takes."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -26,11 +28,15 @@ def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
     taken: set[str] = set()
     for axis in axes:
         if axis is not None and axis not in RULES:
-            raise InputError(f"logical axis {axis!r} is not in parallel/rules.py: add it to RULES or use {', '.join(RULES)}")
+            raise InputError(
+                f"logical axis {axis!r} is not in parallel/rules.py: add it to RULES or use {', '.join(RULES)}"
+            )
         target = None if axis is None else RULES[axis]
         names = {target} if isinstance(target, str) else set(target or ())
         if names & taken:
-            raise InputError(f"logical axes {axes} put two dimensions on mesh axis {', '.join(names & taken)}: rename one")
+            raise InputError(
+                f"logical axes {axes} put two dimensions on mesh axis {', '.join(names & taken)}: rename one"
+            )
         taken |= names
         mapped.append(target)
     return PartitionSpec(*mapped)
@@ -51,7 +57,7 @@ def sharding_of(leaf: object, mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*parts))
 
 
-def tree_shardings(boxed: object, mesh: Mesh) -> object:
+def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     """Shardings of a tree whose parameters are boxed with logical axis names; unboxed leaves are replicated."""
     is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
     return jax.tree.map(lambda leaf: sharding_of(leaf, mesh), boxed, is_leaf=is_box)

@@ -4,7 +4,6 @@ One step holds three items: `ema` (what generation and `train --init` read), `st
 state) and `data` (the position in the data, which is a pure function of seed and step).
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import orbax.checkpoint as ocp
 
 from mpjax.errors import InputError
 from mpjax.training.state import TrainState
-
-logging.getLogger("absl").setLevel(logging.ERROR)
+from mpjax.weights import COMPLETE
 
 
 def _to_plain(state: TrainState) -> dict[str, Any]:
@@ -44,7 +42,7 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The newest complete step, or None. A folder that a crash left empty is no checkpoint."""
         root = Path(self._manager.directory)
-        complete = [s for s in self._manager.all_steps() if (root / str(s) / "_CHECKPOINT_METADATA").is_file()]
+        complete = [s for s in self._manager.all_steps() if (root / str(s) / COMPLETE).is_file()]
         return max(complete, default=None)
 
     def save(self, state: TrainState) -> None:
@@ -75,20 +73,3 @@ class Checkpoints:
     def wait(self) -> None:
         """Blocks until pending writes are on disk."""
         self._manager.wait_until_finished()
-
-
-def load_ema(run: Path) -> tuple[dict, int]:
-    """The newest EMA weights of a run folder, as host arrays, and their step.
-
-    Raises:
-        InputError: the folder holds no finished checkpoint.
-    """
-    folder = run / "checkpoints"
-    if not folder.is_dir():
-        raise InputError(f"{run} holds no checkpoints: give the folder of a run that `train` wrote")
-    with Checkpoints(folder, keep=10**6) as checkpoints:
-        step = checkpoints.latest()
-        if step is None:
-            raise InputError(f"{folder} holds no finished checkpoint: let `train` run until it saves one")
-        read = checkpoints._manager.restore(step, args=ocp.args.Composite(ema=ocp.args.StandardRestore()))
-    return read["ema"], step

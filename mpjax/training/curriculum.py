@@ -36,9 +36,13 @@ class Stage:
     def __post_init__(self):
         starts = [start for start, _ in self.curriculum]
         if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
-            raise InputError(f"curriculum is {self.curriculum}: (update, segments) pairs, the first at update 0, rising")
+            raise InputError(
+                f"curriculum is {self.curriculum}: (update, segments) pairs, the first at update 0, rising"
+            )
         if min(segments for _, segments in self.curriculum) <= self.given:
-            raise InputError(f"curriculum is {self.curriculum}: every entry needs more than the {self.given} given segments")
+            raise InputError(
+                f"curriculum is {self.curriculum}: every entry needs more than the {self.given} given segments"
+            )
         if self.steps < 1 or self.given < 0 or (self.bptt_depth is not None and self.bptt_depth < 0):
             raise InputError("steps must be at least 1, given and bptt_depth at least 0")
 

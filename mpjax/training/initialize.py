@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from mpjax.errors import InputError
-from mpjax.training.checkpoints import load_ema
 from mpjax.training.state import TrainState
 from mpjax.training.trainable import parameter_path
+from mpjax.weights import load_ema
 
 
 def with_weights(state: TrainState, run: Path, say: Callable[[str], None] = print) -> TrainState:
@@ -29,7 +29,9 @@ def with_weights(state: TrainState, run: Path, say: Callable[[str], None] = prin
             return leaf
         value = known.pop(name)
         if value.shape != leaf.shape:
-            raise InputError(f"{run}: {name} has shape {value.shape}, this model needs {leaf.shape}: use the same widths")
+            raise InputError(
+                f"{run}: {name} has shape {value.shape}, this model needs {leaf.shape}: use the same widths"
+            )
         return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
 
     params = jax.tree.map_with_path(pick, state.params)

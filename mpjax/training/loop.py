@@ -5,15 +5,13 @@ The run folder:
     checkpoints/    Orbax steps (`training.checkpoints`)
     log.jsonl, tensorboard/, samples/
 
-The same command goes on where it stopped, with the same bits: batch n depends on (seed, n), update n on `fold_in(key, n)`,
-and a checkpoint holds the rest. A folder that another experiment wrote is refused.
+The same command goes on where it stopped, with the same bits: batch n depends on (seed, n), update n on
+`fold_in(key, n)`, and a checkpoint holds the rest. A folder that another experiment wrote is refused.
 """
 
 import json
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -28,11 +26,13 @@ from mpjax.errors import InputError
 from mpjax.experiment import Experiment, fingerprint
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.rules import batch_sharding
+from mpjax.progress import Progress
+from mpjax.stopping import stop_request
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.gradients import Objective
 from mpjax.training.initialize import with_weights
-from mpjax.training.metrics import MetricsLog, Progress
+from mpjax.training.metrics import MetricsLog
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.validation import comparison, make_sampler, make_validation
@@ -85,7 +85,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
 
         # -- Loop ----------------------------------------------------------------------------------------------------
         observe = _Observer(experiment, datasets, denoiser, folder, say)
-        with MetricsLog(folder, int(state.step)) as log, _stop_request() as stopping, jax.set_mesh(mesh):
+        with MetricsLog(folder, int(state.step)) as log, stop_request() as stopping, jax.set_mesh(mesh):
             for index, stage in enumerate(stages):
                 first, last = sum(s.steps for s in stages[:index]), sum(s.steps for s in stages[: index + 1])
                 if int(state.step) >= last:
@@ -238,19 +238,3 @@ def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path 
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(run, indent=1) + "\n")
     temporary.replace(path)
-
-
-@contextmanager
-def _stop_request() -> Iterator[threading.Event]:
-    """An event that SIGTERM or Ctrl-C sets; the previous handlers return afterwards."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # signals reach the main thread only; a caller in another thread stops in its own way
-        return
-    signals = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(s, lambda *_: event.set()) for s in signals]
-    try:
-        yield event
-    finally:
-        for s, handler in zip(signals, previous, strict=True):
-            signal.signal(s, handler)

@@ -1,8 +1,6 @@
-"""Where a run's numbers go: one JSON line each, TensorBoard, and a progress line."""
+"""Where a run's numbers go: one JSON line each, and TensorBoard."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,26 +42,3 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):
         return 2**62
-
-
-class Progress:
-    """Prints done, rate and time left, at most every few seconds."""
-
-    def __init__(self, first: int, total: int, say: Callable[[str], None] = print, every: float = 10.0):
-        self._first, self._total, self._say, self._every = first, total, say, every
-        self._start = self._last = time.monotonic()
-
-    def restart(self, done: int) -> None:
-        """Leaves what happened so far (compiling) out of the rate."""
-        self._first, self._start = done, time.monotonic()
-
-    def update(self, done: int, text: str = "") -> None:
-        """Reports `done` of the total."""
-        now = time.monotonic()
-        if now - self._last < self._every and done < self._total:
-            return
-        self._last = now
-        rate = (done - self._first) / max(now - self._start, 1e-9)
-        left = (self._total - done) / rate if rate > 0 else float("inf")
-        clock = f"{int(left // 60)}:{int(left % 60):02d}" if left != float("inf") else "unknown"
-        self._say(f"{done}/{self._total}  {rate:.1f}/s  {clock} left  {text}".rstrip())

@@ -56,7 +56,5 @@ class Optimizer:
         """The Optax chain for a stage of `steps` updates."""
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(
-                self.schedule(steps), b1=self.b1, b2=self.b2, eps=self.epsilon, weight_decay=self.weight_decay
-            ),
+            optax.adamw(self.schedule(steps), b1=self.b1, b2=self.b2, eps=self.epsilon, weight_decay=self.weight_decay),
         )

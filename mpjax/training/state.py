@@ -18,8 +18,7 @@ from mpjax.training.curriculum import Stage
 from mpjax.training.trainable import partition
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """One pytree, checkpointed and sharded as a whole.
 
     Attributes:

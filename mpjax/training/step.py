@@ -55,9 +55,7 @@ def make_train_step(
         else:
             parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
             zeros = jax.tree.map(jnp.zeros_like, trained)
-            (grads, carry), losses = jax.lax.scan(
-                accumulate, (zeros, state.carry), (parts, jnp.arange(micro_batches))
-            )
+            (grads, carry), losses = jax.lax.scan(accumulate, (zeros, state.carry), (parts, jnp.arange(micro_batches)))
             losses = losses.sum(0)
 
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
@@ -73,9 +71,7 @@ def make_train_step(
             "forwards_per_update": (used.sum() + (forcing.forwards_per_segment - 1) * read.sum()).astype(jnp.float32),
             "loss_by_segment": losses,
         }
-        state = state.replace(
-            step=state.step + 1, params=params, ema=ema, opt_state=opt_state, carry=carry
-        )
+        state = state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state, carry=carry)
         return state, metrics
 
     return step

@@ -1,4 +1,4 @@
-"""Which parameters a stage trains, by name. Frozen ones are never differentiated, so a small set is also a cheap one."""
+"""Which parameters a stage trains, by name. Frozen ones are never differentiated: a small set is a cheap one."""
 
 import re
 from typing import Any

@@ -13,7 +13,6 @@ from mpjax.models.framepack import push
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.gradients import Objective, chain_gradients, chain_loss
 from mpjax.training.trainable import parameter_path, partition
-
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
 KEY = jax.random.key(3)
@@ -84,9 +83,9 @@ def test_accumulated_gradient_is_the_gradient_of_the_unrolled_loss(tiny, forcing
     batch = batch.replace(weight=jnp.array([[0.0, 1.0, 1.0], [1.0, 1.0, 0.5]]))
     objective = objective_for(denoiser, forcing, bptt_depth=depth)
     trainable, frozen = partition(params, "all")
-    losses, grads, _ = jax.jit(
-        lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, batch.weight.sum())
-    )(trainable)
+    losses, grads, _ = jax.jit(lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, batch.weight.sum()))(
+        trainable
+    )
     loss, want = jax.jit(jax.value_and_grad(lambda p: unrolled_loss(p, objective, batch, KEY, depth)))(params)
     np.testing.assert_allclose(losses.sum(), loss, rtol=1e-5)
     assert_same_gradient(grads, want)

@@ -1,0 +1,140 @@
+"""Generating from Python.
+
+    import mpjax
+
+    model = mpjax.load("runs/recall")
+    frames = model.generate(["a toy enters", "a ball bounces"], seconds=5, seed=0)  # uint8 [20, 8, 8, 3]
+
+    state = model.start("a toy enters")
+    shown, state = model.next_segment(state, "a toy enters")  # uint8 [4, 8, 8, 3]
+    state = model.update_memory(state, shown)  # a segment may also be given
+    shown, state = model.next_segment(state, "the toy stays")
+
+A state is immutable: keep one, and go on from it as often as you like.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mpjax.errors import InputError
+from mpjax.generation.first_frame import from_picture, held_out, to_float
+from mpjax.generation.request import Request, encode_prompts, make_plan
+from mpjax.generation.rollout import Rollout
+from mpjax.generation.state import GenerationState
+from mpjax.weights import TrainedRun, load_run
+
+
+def load(run: str | Path) -> "Model":
+    """The newest EMA weights of a run folder that `python -m mpjax train` wrote.
+
+    Raises:
+        InputError: no run folder, or one without a finished checkpoint.
+    """
+    return Model(load_run(Path(run)))
+
+
+class Model:
+    """A trained model."""
+
+    def __init__(self, trained: TrainedRun):
+        """Use `load`."""
+        self._run, self._step = trained.run, trained.step
+        self._rollout = Rollout.of(trained)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self._run.fps
+
+    @property
+    def step(self) -> int:
+        """Updates that made the weights."""
+        return self._step
+
+    @property
+    def segment_frames(self) -> int:
+        """Pixel frames of a segment."""
+        return self._rollout.segment_frames
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = (),
+        image: np.ndarray | None = None,
+        seconds: float = 5.0,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """A whole video in memory; the same frames that `python -m mpjax generate` writes.
+
+        Args:
+            prompt: one, or one a segment of which the last goes on; none: the words that belong to the first frame.
+            image: first frame, uint8 `[H, W, 3]` of any size; None: a held-out one of the run's dataset.
+            seconds: length.
+            seed: of the noise, and of the held-out first frame.
+
+        Returns:
+            uint8 `[n, H, W, 3]`, n = round(seconds · fps).
+
+        Raises:
+            InputError: a prompt is too long, the image is none, or the length is not above 0.
+        """
+        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        plan = make_plan(self._run, self.step, Request(prompts=prompts, image=image, seconds=seconds, seed=seed))
+        frame, state = self._rollout.start(plan.prompt(0), plan.reference, seed)
+        shown = [frame]
+        for segment in range(plan.segments):
+            frames, state = self._rollout.generate(state, plan.prompt(segment))
+            shown.append(frames)
+        return np.concatenate(shown)[: plan.frames]
+
+    def start(self, prompt: str, image: np.ndarray | None = None, seed: int = 0) -> GenerationState:
+        """The state before the first segment; arguments as in `generate`, `prompt` is that of the first segment.
+
+        Raises:
+            InputError: as `generate`.
+        """
+        tokens = encode_prompts(self._run, [prompt])[0]
+        reference = held_out(self._run, seed)[0] if image is None else from_picture(self._run, image)
+        return self._rollout.start(tokens, reference, seed)[1]
+
+    def next_segment(self, state: GenerationState, prompt: str) -> tuple[np.ndarray, GenerationState]:
+        """Generates a segment: its frames, uint8 `[segment_frames, H, W, 3]`, and the state after it.
+
+        Raises:
+            InputError: the prompt is too long.
+        """
+        return self._rollout.generate(state, encode_prompts(self._run, [prompt])[0])
+
+    def update_memory(self, state: GenerationState, segment: np.ndarray) -> GenerationState:
+        """Takes a segment as given: history, memory and the count of segments go on as if it had been generated.
+
+        Args:
+            state: as of `start`, `next_segment` or this.
+            segment: frames, uint8 `[segment_frames, H, W, 3]` of the run's size, or latents, float `[f, h, w, c]`. A
+                codec whose encoder looks back sees the first frame of the video before them.
+
+        Returns:
+            the state after the segment.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        run, codec = self._run, self._run.codec
+        reference = np.asarray(state.video.history.reference)
+        frames, latents = (self.segment_frames, run.height, run.width, 3), state.video.history.frames.shape[2:]
+        latents = (run.experiment.model.framepack.segment_frames, *latents)
+        pixels = segment.dtype == np.uint8
+        if segment.shape != (frames if pixels else latents) or not (
+            pixels or np.issubdtype(segment.dtype, np.floating)
+        ):
+            raise InputError(
+                f"segment is {segment.dtype} {list(segment.shape)}: give frames, uint8 {list(frames)}, or latents, "
+                f"float {list(latents)}"
+            )
+        if pixels:
+            tail = codec.encode_start(1, run.height, run.width)
+            _, tail = codec.encode_stream(tail, codec.decode(reference))
+            encoded, _ = codec.encode_stream(tail, to_float(segment)[None])
+            segment = encoded[0]
+        return self._rollout.give(state, segment)[1]

@@ -1,0 +1,98 @@
+"""The verb `generate`: from flags to videos."""
+
+import argparse
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from mpjax.errors import InputError
+from mpjax.generation.request import Request, encode_prompts, make_plan
+from mpjax.generation.rollout import Rollout
+from mpjax.generation.stream import is_finished, write_video
+from mpjax.stopping import stop_request
+from mpjax.weights import latest_step, load_run, read_run
+
+Say = Callable[[str], None]
+
+
+def generate(args: argparse.Namespace, say: Say = print) -> None:
+    """Runs the verb; `args` are those of `__main__.parser`.
+
+    With `--prompts` video i goes to `OUT/000i.mp4` and has the seed `--seed + i`. SIGTERM and Ctrl-C stop after a
+    segment and leave a playable partial video.
+
+    Raises:
+        InputError: before anything is computed or written.
+    """
+    if args.prompts is not None and args.prompt:
+        raise InputError("--prompt and --prompts both say what happens: leave one of them out")
+    many = args.prompts is not None
+    schedules = read_prompts(args.prompts) if many else [tuple(args.prompt or ())]
+    requests = [
+        Request(
+            prompts=schedule,
+            image=args.image,
+            video=args.video,
+            seconds=args.seconds,
+            seed=args.seed + number,
+            least=args.least,
+        )
+        for number, schedule in enumerate(schedules)
+    ]
+    outs = [args.out / f"{number:04d}.mp4" for number in range(len(schedules))] if many else [args.out]
+    _check_out(args.out, many)
+    run, step = read_run(args.weights), latest_step(args.weights)
+    for schedule in schedules:
+        encode_prompts(run, schedule)
+
+    # Plans are made twice rather than kept: a thousand of them need not fit into memory.
+    for request, out in zip(requests, outs, strict=True):
+        is_finished(make_plan(run, step, request), out)
+
+    @functools.cache
+    def load() -> Rollout:
+        return Rollout.of(load_run(args.weights, step))
+
+    with stop_request() as stopping:
+        for request, out in zip(requests, outs, strict=True):
+            if stopping.is_set():
+                break
+            write_video(run, load, make_plan(run, step, request), out, stopping=stopping, say=say)
+
+
+def read_prompts(path: Path) -> list[tuple[str, ...]]:
+    """A video a line: plain text, or a JSON list of prompts, one a segment. Empty lines are left out.
+
+    Raises:
+        InputError: the file cannot be read, has no prompt, or a line starts a list that is none of strings.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: give --prompts a text file, a video a line") from error
+    schedules = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        prompts: object = [line.strip()]
+        if line.lstrip().startswith("["):
+            try:
+                prompts = json.loads(line)
+            except ValueError:
+                prompts = None
+        if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise InputError(
+                f'{path}:{number} starts with "[" but is no JSON list of prompts: write ["first", "second"]'
+            )
+        schedules.append(tuple(prompts))
+    if not schedules:
+        raise InputError(f"{path} holds no prompt: write a video a line")
+    return schedules
+
+
+def _check_out(out: Path, many: bool) -> None:
+    if many and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, but --prompts makes many videos: give a folder as --out")
+    if not many and (out.is_dir() or out.suffix.lower() != ".mp4"):
+        raise InputError(f"--out is {out}: give a file name that ends in .mp4")

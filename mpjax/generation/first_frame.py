@@ -1,0 +1,87 @@
+"""Where a video begins: a picture of the user's, or the first frame of a video the model was never trained on."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+
+from mpjax.data.recallworld.clips import clip_seed, sample_clip
+from mpjax.data.recallworld.render import render
+from mpjax.data.recallworld.world import World
+from mpjax.data.video import FrameResizer, read_image
+from mpjax.errors import InputError
+from mpjax.experiment import Experiment, RecallWorldData
+from mpjax.weights import Run
+
+if TYPE_CHECKING:
+    from mpjax.datasets import Datasets
+
+
+def from_picture(run: Run, image: Path | np.ndarray) -> np.ndarray:
+    """Latents float32 `[1, h, w, c]` of a picture, resized to cover the run's frame and cropped at the centre.
+
+    Args:
+        run: gives size and codec.
+        image: a file, or uint8 `[H, W, 3]`.
+
+    Raises:
+        InputError: no picture.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+            raise InputError(f"image is {image.dtype} {list(image.shape)}: give uint8 [height, width, 3]")
+        picture = image
+        if image.shape[:2] != (run.height, run.width):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            picture = FrameResizer(Path("image"), run.height, run.width)(frame, None)
+    else:
+        picture = read_image(image, height=run.height, width=run.width)
+    return run.codec.encode(to_float(picture[None, None]))[0]
+
+
+def held_out(run: Run, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A first frame and the prompts that belong to it, one a segment (the last one goes on).
+
+    RecallWorld: clip 0 of validation batch `seed`. Clips: clip 0 of the same batch of the dataset's validation split,
+    or of its train split where nothing is held out; its caption is the only prompt.
+
+    Returns:
+        latents float32 `[1, h, w, c]` and prompts.
+
+    Raises:
+        InputError: the run's dataset is gone, or another one is in its place.
+    """
+    data = run.experiment.data
+    if isinstance(data, RecallWorldData):
+        return _recallworld(run, data.world, seed)
+    datasets = _datasets(run.experiment)
+    if datasets.codec != run.codec:
+        raise InputError(f"{data.path} was encoded again since {run.folder} was trained: give --image or --video")
+    batch = (datasets.validation or datasets.train)[seed]
+    tokens = np.asarray(batch.prompts[0, 0])
+    caption = bytes((tokens[tokens > 0] - 1).astype(np.uint8)).decode("utf-8")
+    return np.asarray(batch.reference[0]), (caption,)
+
+
+@functools.lru_cache(maxsize=1)
+def _datasets(experiment: Experiment) -> "Datasets":
+    """Opened once for many videos."""
+    from mpjax.datasets import open_datasets  # TFDS takes a second to import, and only clips need it
+
+    return open_datasets(experiment)
+
+
+def to_float(frames: np.ndarray) -> np.ndarray:
+    """uint8 → float32 in [−1, 1], as codecs read pixels."""
+    return frames.astype(np.float32) / 127.5 - 1
+
+
+def _recallworld(run: Run, world: World, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    number = clip_seed(seed=run.experiment.seed, split="validation", step=seed, index=0)
+    segments = run.experiment.training.segments
+    # The gap is one that fits into a training clip; one segment more ends in the prompt that can go on for ever.
+    gap = sample_clip(world, number, segments).gap
+    clip = sample_clip(world, number, segments + 1, gap)
+    return run.codec.encode(render(world, [clip])[:, :1])[0], clip.prompts

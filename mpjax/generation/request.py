@@ -1,0 +1,154 @@
+"""What was asked for, checked and made definite before anything is computed."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mpjax.codecs import pixel_frames
+from mpjax.conditioning.tokens import encode_prompt
+from mpjax.errors import InputError
+from mpjax.experiment import RecallWorldData
+from mpjax.generation import given
+from mpjax.generation.first_frame import from_picture, held_out
+from mpjax.weights import Run
+
+SEEDS = 1 << 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One video, as the user asks for it.
+
+    Attributes:
+        prompts: one a segment that is generated, the last one goes on. Empty: the words that belong to the first frame
+            (RecallWorld: what happens next; clips: the caption), or no words where the first frame is the user's.
+        image: first frame, a file or uint8 `[H, W, 3]`.
+        video: clip to continue. Neither: a held-out first frame of the run's dataset, chosen by `seed`.
+        seconds: length of the whole video, the clip included.
+        seed: of the noise, 0 to 2^32 - 1.
+        least: pixels that the shorter side of the written video has at least.
+    """
+
+    prompts: tuple[str, ...] = ()
+    image: Path | np.ndarray | None = None
+    video: Path | None = None
+    seconds: float = 5.0
+    seed: int = 0
+    least: int = 256
+
+    def __post_init__(self):
+        if self.image is not None and self.video is not None:
+            raise InputError("--image and --video both give the first frame: leave one of them out")
+        if not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise InputError(f"--seconds is {self.seconds:g}: give a length above 0")
+        if not 0 <= self.seed < SEEDS:
+            raise InputError(f"--seed is {self.seed}: give a whole number from 0 to {SEEDS - 1}")
+        if self.least < 1:
+            raise InputError(f"--least is {self.least}: give at least 1 pixel")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """One video, definite: with the weights it determines every byte of the file.
+
+    Attributes:
+        fps: frames per second.
+        frames: pixel frames of the whole video.
+        segment_frames: pixel frames of a segment.
+        prompts: one a segment from the first one on, given ones included; the last one goes on.
+        tokens: their bytes, int32 `[n, l]`.
+        reference: latents of the first frame, float32 `[1, h, w, c]`.
+        clip: video to continue, of which `given` whole segments are used.
+        seed, least: as in `Request`.
+        step: updates that made the weights.
+        fingerprint: a hash of all this, of the run and of the clip.
+    """
+
+    fps: float
+    frames: int
+    segment_frames: int
+    prompts: tuple[str, ...]
+    tokens: np.ndarray
+    reference: np.ndarray
+    clip: Path | None
+    given: int
+    seed: int
+    least: int
+    step: int
+    fingerprint: str
+
+    @property
+    def segments(self) -> int:
+        """Segments after the first frame; the last one may be cut."""
+        return -(-(self.frames - 1) // self.segment_frames)
+
+    def prompt(self, segment: int) -> np.ndarray:
+        """Prompt bytes of a segment, int32 `[l]`."""
+        return self.tokens[min(segment, len(self.tokens) - 1)]
+
+
+def make_plan(run: Run, step: int, request: Request) -> Plan:
+    """Turns a request into a plan for the weights of update `step`.
+
+    Raises:
+        InputError: a prompt, the picture, the clip or the length cannot be used.
+    """
+    encode_prompts(run, request.prompts)  # the cheapest check first, before any file is read
+    frames = round(request.seconds * run.fps)
+    if frames < 1:
+        raise InputError(f"--seconds is {request.seconds:g}, less than one frame: give at least {1 / run.fps:g}")
+    segment_frames = pixel_frames(run.codec, 1 + run.experiment.model.framepack.segment_frames) - 1
+    count, clip_hash = 0, None
+    own: tuple[str, ...] = ("",)
+    if request.video is None and request.image is None:
+        reference, own = held_out(run, request.seed)
+    elif isinstance(run.experiment.data, RecallWorldData):
+        own = held_out(run, request.seed)[1]
+    if request.image is not None:
+        reference = from_picture(run, request.image)
+    if request.video is not None:
+        count = given.whole_segments(run, request.video, segment_frames, frames)
+        clip_hash = given.file_hash(request.video)
+        reference = given.reference(run, request.video)
+    prompts = (request.prompts[:1] * count + request.prompts) or own
+    identity = {
+        "run": run.identity,
+        "step": step,
+        "frames": frames,
+        "prompts": prompts,
+        "reference": hashlib.sha256(np.ascontiguousarray(reference).tobytes()).hexdigest(),
+        "clip": clip_hash,
+        "seed": request.seed,
+        "least": request.least,
+    }
+    return Plan(
+        fps=run.fps,
+        frames=frames,
+        segment_frames=segment_frames,
+        prompts=prompts,
+        tokens=encode_prompts(run, prompts),
+        reference=reference,
+        clip=request.video,
+        given=count,
+        seed=request.seed,
+        least=request.least,
+        step=step,
+        fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32],
+    )
+
+
+def encode_prompts(run: Run, prompts: Sequence[str]) -> np.ndarray:
+    """Prompts → int32 `[n, l]`.
+
+    Raises:
+        InputError: one is too long for the model.
+    """
+    encoders = run.experiment.model.encoders
+    assert encoders is not None  # Experiment refuses a model without
+    tokens = [encode_prompt(prompt, encoders.prompt_bytes) for prompt in prompts]
+    return np.reshape(tokens, (len(tokens), encoders.prompt_bytes))

@@ -1,0 +1,80 @@
+"""The complete state of a generation, and its file: save it, kill the process, load it, and the bits agree."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mpjax.codecs import Tail
+from mpjax.errors import InputError
+from mpjax.models.autoregressive import VideoState
+from mpjax.models.framepack import History
+from mpjax.models.semanticpack import Memory
+
+
+@flax.struct.dataclass
+class GenerationState:
+    """All that the rest of a video depends on besides weights and prompts. Its size does not grow with the video.
+
+    Attributes:
+        video: history and memory, batch 1.
+        key: the video's random key; segment n draws its noise from `fold_in(key, n)`.
+        segment: segments passed, given or generated, int32 scalar.
+        tail: the codec's decoding stream, numpy arrays.
+    """
+
+    video: VideoState
+    key: jax.Array
+    segment: jax.Array
+    tail: Tail
+
+
+def save_state(path: Path, state: GenerationState, metadata: dict[str, Any]) -> None:
+    """Writes one safetensors file, at once when it is complete; `metadata` is anything JSON holds."""
+    history, memory = state.video.history, state.video.memory
+    tensors = {
+        "history.reference": history.reference,
+        "history.frames": history.frames,
+        "history.segments": history.segments,
+        "memory.tokens": memory.tokens,
+        "memory.valid": memory.valid,
+        "key": jax.random.key_data(state.key),
+        "segment": state.segment,
+        **{f"tail.{name}": array for name, array in state.tail.items()},
+    }
+    # np.array: safetensors writes the buffer as it lies, so it must be contiguous.
+    host = {name: np.array(jax.device_get(tensor), order="C") for name, tensor in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(host, partial, metadata={"mpjax": json.dumps(metadata)})
+    partial.replace(path)
+
+
+def load_state(path: Path) -> tuple[GenerationState, dict[str, Any]]:
+    """Reads what `save_state` wrote.
+
+    Raises:
+        InputError: the file is damaged or none of `save_state`'s.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = json.loads(file.metadata()["mpjax"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
+        video = VideoState(
+            history=History(**{name: jnp.asarray(tensors[f"history.{name}"]) for name in History.__annotations__}),
+            memory=Memory(**{name: jnp.asarray(tensors[f"memory.{name}"]) for name in Memory.__annotations__}),
+        )
+        state = GenerationState(
+            video=video,
+            key=jax.random.wrap_key_data(jnp.asarray(tensors["key"])),
+            segment=jnp.asarray(tensors["segment"]),
+            tail={name.removeprefix("tail."): value for name, value in tensors.items() if name.startswith("tail.")},
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no readable state of a generation: delete its folder to start again") from error
+    return state, metadata

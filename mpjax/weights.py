@@ -1,0 +1,124 @@
+"""A training run seen from outside: its description and its newest weights. Nothing is ever written."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mpjax import codecs, config
+from mpjax.errors import InputError
+from mpjax.experiment import Experiment
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+# A step without this file is what a crash left.
+COMPLETE = "_CHECKPOINT_METADATA"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `run.json` of a run folder says.
+
+    Attributes:
+        folder: the run folder.
+        experiment: what is trained.
+        codec: latents ↔ pixels, with its normalisation.
+        fps: frames per second.
+        height, width: pixels.
+        identity: a short hash of the whole description.
+    """
+
+    folder: Path
+    experiment: Experiment
+    codec: codecs.Codec
+    fps: float
+    height: int
+    width: int
+    identity: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedRun:
+    """A run and weights of it.
+
+    Attributes:
+        run: its description.
+        params: EMA weights, host arrays.
+        step: updates that made them.
+    """
+
+    run: Run
+    params: dict
+    step: int
+
+
+def load_run(folder: Path, step: int | None = None) -> TrainedRun:
+    """Reads description and EMA weights of a checkpoint (default: the newest).
+
+    Raises:
+        InputError: no run folder, or one without a finished checkpoint.
+    """
+    run = read_run(folder)
+    params, step = load_ema(folder, step)
+    return TrainedRun(run=run, params=params, step=step)
+
+
+def read_run(folder: Path) -> Run:
+    """Reads the description of a run.
+
+    Raises:
+        InputError: the folder is no run folder, or its `run.json` is damaged.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no run folder (it has no run.json): give the folder that `train` wrote")
+    text = path.read_bytes()
+    try:
+        stored = json.loads(text)
+        experiment, codec = stored["experiment"], stored["codec"]
+        size = {name: stored[name] for name in ("fps", "height", "width")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: copy the run folder again") from error
+    return Run(
+        folder=folder,
+        experiment=config.build(Experiment, experiment, "experiment"),
+        codec=codecs.from_spec(codec),
+        identity=hashlib.sha256(text).hexdigest()[:16],
+        **size,
+    )
+
+
+def latest_step(run: Path) -> int:
+    """The step of the newest complete checkpoint of a run folder.
+
+    Raises:
+        InputError: the folder holds no finished checkpoint.
+    """
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        raise InputError(f"{run} holds no checkpoints: give the folder of a run that `train` wrote")
+    steps = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and (entry / COMPLETE).is_file()]
+    if not steps:
+        raise InputError(f"{folder} holds no finished checkpoint: let `train` run until it saves one")
+    return max(steps)
+
+
+def load_ema(run: Path, step: int | None = None) -> tuple[dict, int]:
+    """The EMA weights of a checkpoint (default: the newest) and its step.
+
+    They come as host arrays, so that it does not matter on what devices they were trained.
+
+    Raises:
+        InputError: the folder holds no finished checkpoint.
+    """
+    step = latest_step(run) if step is None else step
+    folder = (run / "checkpoints" / str(step) / "ema").absolute()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return checkpointer.restore(folder, ocp.args.PyTreeRestore(restore_args=host)), step

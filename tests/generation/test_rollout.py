@@ -1,0 +1,140 @@
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpjax import codecs
+from mpjax.conditioning.tokens import encode_prompt
+from mpjax.diffusion.flow import TimeDistribution
+from mpjax.diffusion.forcing import Teacher
+from mpjax.diffusion.samplers import Euler
+from mpjax.generation import rollout as module
+from mpjax.generation.rollout import Rollout
+from mpjax.generation.state import load_state, save_state
+from mpjax.models.encoders import Condition
+from mpjax.models.framepack import frame_indices
+from mpjax.models.memorypack import Denoiser
+from mpjax.models.semanticpack import Memory
+from mpjax.training.gradients import Objective, chain_loss
+from tests.tiny import tiny_architecture, tiny_batch
+
+PROMPTS = [encode_prompt(prompt, 16) for prompt in ("a toy enters", "a ball bounces", "")]
+REFERENCE = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 3)).astype(np.float32)
+
+
+def test_a_segment_is_euler_steps_from_the_noise_of_its_number(trained, rollout):
+    """Against the definition: numpy steps over the bare network, history shifted by hand."""
+    experiment = trained.run.experiment
+    denoiser, times = Denoiser(experiment.model), [0.0, 0.5, 1.0]
+
+    @jax.jit
+    def velocity(params, x, t, history, memory, prompt):
+        condition = denoiser.condition(params, prompt, history.reference)
+        return denoiser.velocity(params, x, t, history, condition, memory)
+
+    first, state = rollout.start(PROMPTS[0], REFERENCE, seed=9)
+    np.testing.assert_allclose(first, np.round((REFERENCE + 1) * 127.5), atol=1)
+    past = np.concatenate([np.zeros((6, 8, 8, 3)), REFERENCE])
+    for n, prompt in enumerate(PROMPTS):
+        np.testing.assert_allclose(state.video.history.frames[0], past[-7:], atol=2e-4)
+        x = jax.random.normal(jax.random.fold_in(jax.random.key(9), n), (1, 4, 8, 8, 3))
+        for t, after in itertools.pairwise(times):
+            v = velocity(trained.params, x, jnp.full(1, t), state.video.history, state.video.memory, prompt[None])
+            x = np.asarray(x) + np.float32(after - t) * np.asarray(v)
+        frames, state = rollout.generate(state, prompt)
+        expected = np.round((np.clip(x[0], -1, 1) + 1) * 127.5)
+        assert np.abs(frames.astype(int) - expected).max() <= 1
+        assert frames.std() > 5
+        past = np.concatenate([past, x[0]])
+        assert int(state.segment) == int(state.video.history.segments) == n + 1
+
+
+def test_one_trace_serves_all_segments_prompts_videos_and_loaded_states(trained, monkeypatch, tmp_path):
+    count = 0
+
+    def sample(denoiser, sampler, params, state, prompts, noise):
+        nonlocal count
+        count += 1
+        return noise
+
+    monkeypatch.setattr(module, "sample_segment", sample)
+    fresh = Rollout.of(trained)
+    for seed in (0, 1):
+        _, state = fresh.start(PROMPTS[seed], REFERENCE, seed)
+        for prompt in PROMPTS:
+            _, state = fresh.generate(state, prompt)
+            save_state(tmp_path / "s", state, {})
+            state, _ = load_state(tmp_path / "s")
+        _, state = fresh.give(state, np.zeros((4, 8, 8, 3), np.float32))
+        fresh.generate(state, PROMPTS[0])
+    assert count == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder(Denoiser):
+    """The real history around parts that are cheap, exact, and remember every prompt and every segment in its order."""
+
+    seen: list = dataclasses.field(default_factory=list, hash=False, compare=False)
+
+    def condition(self, params, prompts, reference):
+        return Condition(text=prompts * 3, text_mask=prompts > 0, pooled=prompts[:, :1], image=reference * 2)
+
+    def init_memory(self, params, prompts, reference):
+        return Memory(tokens=prompts[..., None].repeat(12, -1) * 1.0, valid=prompts > 0)
+
+    def update_memory(self, params, memory, segment):
+        tokens = memory.tokens / 2 + segment.reshape(*memory.tokens.shape)
+        return Memory(tokens=tokens, valid=jnp.roll(memory.valid, 1, 1))
+
+    def velocity(self, params, x_t, t, history, condition, memory):
+        indices = frame_indices(history.segments, self.architecture.framepack)
+        arrays = jax.tree.leaves((history, memory, indices, condition))
+        jax.debug.callback(lambda *values: self.seen.append([np.array(x) for x in values]), *arrays)
+        return x_t * 0
+
+
+def test_training_and_generation_feed_the_network_the_same_bits():
+    """The same video through training's chain and through the rollout, a prompt of its own in every segment."""
+    segments = 4
+    batch = tiny_batch(tiny_architecture(), batch=1, segments=segments)
+    training, generation = Recorder(tiny_architecture()), Recorder(tiny_architecture())
+    objective = Objective(denoiser=training, forcing=Teacher(), time=TimeDistribution())
+    jax.jit(lambda batch: chain_loss(objective, {}, batch, jax.random.key(0)))(batch)
+    rollout = Rollout(generation, Euler(steps=1), codecs.create("identity"), {})
+    _, state = rollout.start(np.asarray(batch.prompts[0, 0]), np.asarray(batch.reference[0]), seed=0)
+    for n in range(segments):
+        rollout.generate(state, np.asarray(batch.prompts[0, n]))
+        _, state = rollout.give(state, np.asarray(batch.segments[0, n]))
+    jax.effects_barrier()
+    for recorder in (training, generation):
+        recorder.seen.sort(key=lambda values: int(values[2]))  # callbacks come in any order
+    assert (
+        [int(values[2]) for values in training.seen] == [int(values[2]) for values in generation.seen] == [0, 1, 2, 3]
+    )
+    for n in range(segments):
+        assert len(training.seen[n]) == len(generation.seen[n]) == 11
+        for a, b in zip(training.seen[n], generation.seen[n], strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    changed = [(a != b).any() for a, b in zip(training.seen[2], training.seen[3], strict=True)]
+    assert all(
+        changed[i] for i in (1, 2, 3, 5, 6, 7)
+    )  # frames, count, ψ, both positions, text: no constant is compared
+
+
+@pytest.mark.parametrize("time_factor", [1, 4])
+def test_streamed_frames_are_the_decoding_of_all_latents(trained, rollout, monkeypatch, time_factor):
+    codec = codecs.create("dct", time_factor=time_factor, space_factor=2, channels=3)
+    monkeypatch.setattr(rollout, "codec", codec)
+    latents = np.random.default_rng(1).normal(size=(1, 13, 8, 8, 3)).astype(np.float32) / 4
+    first, state = rollout.start(PROMPTS[0], latents[0, :1], seed=0)
+    shown = [first]
+    for n in range(3):
+        frames, state = rollout.give(state, latents[0, 1 + 4 * n : 5 + 4 * n])
+        assert len(frames) == rollout.segment_frames == 4 * time_factor
+        shown.append(frames)
+    whole = np.round((codec.decode(latents)[0] + 1) * 127.5)
+    np.testing.assert_array_equal(np.concatenate(shown), whole)
