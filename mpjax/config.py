@@ -7,6 +7,7 @@ A field whose annotation is a union of dataclasses is chosen by the key `kind`, 
 `forcing = dict(kind="student", steps=5)`.
 """
 
+import ast
 import dataclasses
 import difflib
 import importlib.util
@@ -40,21 +41,36 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
         if not re.fullmatch(r"--config(\.\w+)+=.*", override, re.DOTALL):
             raise InputError(f"{override} is no flag of this command: write config fields as --config.field.name=value")
     values = flags.FlagValues()
-    command = ["mpjax", f"--config={path}", *overrides]
-    # A field that the file leaves at its default can be set too; `build` refuses what is no field.
-    options = {"lock_config": False, "accept_new_attributes": True, "sys_argv": command}
-    config_flags.DEFINE_config_file("config", flag_values=values, **options)
+    command = ["mpjax", f"--config={path}"]
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=False, sys_argv=command)
     try:
         values(command)
-    except (AttributeError, flags.Error, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}{' ' if overrides else ''}{' '.join(overrides)}: {reason}") from error
+    except (AttributeError, flags.Error, ImportError, KeyError, NameError, SyntaxError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())}") from error
     config = values["config"].value
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"{file}: get_config() returned {type(config).__name__}; it must return an ml_collections.ConfigDict"
         )
+    for override in overrides:
+        _override(config, override)
     return config
+
+
+def _override(config: ConfigDict, override: str) -> None:
+    """Sets a field, also one that the file leaves at its default; `build` refuses what is no field and wrong types."""
+    name, _, text = override.removeprefix("--config.").partition("=")
+    *groups, field = name.split(".")
+    for group in groups:
+        if not isinstance(config.get(group), ConfigDict):
+            config[group] = ConfigDict()
+        config = config[group]
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text  # a string needs no quotes
+    with config.ignore_type():
+        config[field] = value
 
 
 def find(name: str) -> Path:
@@ -119,7 +135,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         options = typing.get_args(hint)
         if value is None and type(None) in options:
             return None
-        kinds = {o.kind: o for o in options if dataclasses.is_dataclass(o) and hasattr(o, "kind")}
+        kinds: dict[str, Any] = {o.kind: o for o in options if dataclasses.is_dataclass(o) and hasattr(o, "kind")}
         if kinds:
             kind = value.get("kind") if isinstance(value, Mapping) else None
             if kind not in kinds:

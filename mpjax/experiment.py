@@ -64,7 +64,8 @@ class Training:
         batch_size: videos an update.
         micro_batches: equal parts whose gradients are accumulated.
         ema_decay: of the weights that validation and generation use.
-        log_every, validate_every, sample_every, checkpoint_every: in updates; 0 switches off all but logging.
+        log_every, checkpoint_every: in updates.
+        validate_every, sample_every: in updates; 0 switches off.
         validation_batches: held-out batches a validation loss averages.
         samples: videos drawn from the EMA with fixed seeds.
         keep_checkpoints: newest checkpoints kept.
@@ -86,16 +87,18 @@ class Training:
     def __post_init__(self):
         if not self.stages:
             raise InputError("stages is empty: give at least one stage")
+        at_least_one = ("segments", "batch_size", "micro_batches", "log_every", "checkpoint_every")
+        for name in (*at_least_one, "validation_batches", "samples", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("validate_every", "sample_every"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0, which switches it off")
         if self.batch_size % self.micro_batches:
             raise InputError(f"micro_batches is {self.micro_batches}: it must divide batch_size = {self.batch_size}")
         for i, stage in enumerate(self.stages):
             if max(segments for _, segments in stage.curriculum) > self.segments:
                 raise InputError(f"stages[{i}].curriculum goes beyond training.segments = {self.segments}: raise that")
-        counts = (self.log_every, self.checkpoint_every, self.keep_checkpoints, self.batch_size, self.segments)
-        if min(counts) < 1 or min(self.validate_every, self.sample_every) < 0:
-            raise InputError(
-                "log_every, checkpoint_every, keep_checkpoints, batch_size and segments must be at least 1"
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +126,9 @@ class Experiment:
     def __post_init__(self):
         if self.model.encoders is None:
             raise InputError("model.encoders is None: training needs the built-in prompt and image encoders")
+        patch, size = self.model.patch, self._latent_size()
+        if size[0] % patch or size[1] % patch:
+            raise InputError(f"model.patch is {patch}: it must divide the latents' {size[0]} × {size[1]}")
         if isinstance(self.data, RecallWorldData):
             world, pack = self.data.world, self.model.framepack
             pairs = [
@@ -138,6 +144,12 @@ class Experiment:
             raise InputError(
                 f"model.channels is {self.model.channels}, but data.channels is {self.data.channels}: make them equal"
             )
+
+    def _latent_size(self) -> tuple[int, int]:
+        data = self.data
+        if isinstance(data, RecallWorldData):
+            return data.world.frame_size, data.world.frame_size
+        return data.height // data.space_factor, data.width // data.space_factor
 
 
 def load(path: str, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:

@@ -68,7 +68,7 @@ class SemanticPack:
     def __post_init__(self):
         if min(self.patch) < 1 or self.heads < 1 or self.depth < 0 or self.window < 0:
             raise InputError(
-                f"patch {self.patch} and heads {self.heads} start at 1, depth {self.depth} and window {self.window} at 0"
+                f"patch {self.patch} and heads {self.heads} start at 1, depth {self.depth}, window {self.window} at 0"
             )
         if self.window % self.patch[0]:
             raise InputError(f"window is {self.window} frames: it must be a multiple of patch[0] = {self.patch[0]}")

@@ -27,6 +27,10 @@ class MeshShape:
     context: int = 1
     tensor: int = 1
 
+    def __post_init__(self):
+        if self.data < 0 or min(self.fsdp, self.context, self.tensor) < 1:
+            raise InputError(f"mesh is {self}: fsdp, context and tensor must be at least 1, data at least 0")
+
     def build(self, devices: list | None = None) -> Mesh:
         """The mesh over `devices` (default: all).
 

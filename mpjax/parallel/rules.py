@@ -63,6 +63,14 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: sharding_of(leaf, mesh), boxed, is_leaf=is_box)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of every batch array: the first axis over all data-parallel devices."""
-    return NamedSharding(mesh, spec(("batch",)))
+def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
+    """Sharding of every batch array: the first axis over all data-parallel devices.
+
+    Raises:
+        InputError: they do not divide the batch.
+    """
+    sharding = NamedSharding(mesh, spec(("batch",)))
+    parts = sharding.num_devices // (mesh.shape["context"] * mesh.shape["tensor"])
+    if batch_size % parts:
+        raise InputError(f"batch_size is {batch_size}: it must be a multiple of the mesh's data · fsdp = {parts}")
+    return sharding

@@ -59,6 +59,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     datasets = open_datasets(experiment)
     mesh = experiment.mesh.build()
     stages, training = experiment.training.stages, experiment.training
+    placement = batch_sharding(mesh, training.batch_size)
     total = total_steps(stages)
     _claim(folder, experiment, datasets, init)
 
@@ -94,7 +95,18 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
                     state = factory.enter(stage, state)
                 say(f"stage {index + 1}/{len(stages)}: {stage.forcing.kind} forcing, training {stage.trainable}")
                 state = _run_stage(
-                    experiment, stage, state, last, datasets, denoiser, mesh, checkpoints, log, observe, stopping, say
+                    experiment,
+                    stage,
+                    state,
+                    last,
+                    datasets,
+                    denoiser,
+                    placement,
+                    checkpoints,
+                    log,
+                    observe,
+                    stopping,
+                    say,
                 )
                 if stopping.is_set():
                     break
@@ -111,7 +123,7 @@ def _run_stage(
     last: int,
     datasets: Datasets,
     denoiser: Denoiser,
-    mesh: jax.sharding.Mesh,
+    placement: jax.sharding.NamedSharding,
     checkpoints: Checkpoints,
     log: MetricsLog,
     observe: "_Observer",
@@ -139,13 +151,13 @@ def _run_stage(
     )
     step = int(state.step)
     progress = Progress(step, last, say)
-    placement = batch_sharding(mesh)
     first, saved = step, step
     for batch in read_from(datasets.train, step):
         placed = jax.device_put(batch, placement)
         with jax.transfer_guard("disallow"):
             state, metrics = train_step(state, placed)
         step += 1
+        stop = stopping.is_set()  # asked once: a stop that comes later finds its update unsaved
         if step == first + 1:
             jax.block_until_ready(metrics)
             progress.restart(step)
@@ -153,7 +165,7 @@ def _run_stage(
             "log": step % training.log_every == 0 or step == last,
             "validate": bool(training.validate_every) and (step % training.validate_every == 0 or step == last),
             "sample": bool(training.sample_every) and (step % training.sample_every == 0 or step == last),
-            "save": step % training.checkpoint_every == 0 or step == last or stopping.is_set(),
+            "save": step % training.checkpoint_every == 0 or step == last or stop,
         }
         if due["log"] or due["save"]:
             values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
@@ -173,7 +185,7 @@ def _run_stage(
             observe.validate(step, objective, state.ema, log)
         if due["sample"]:
             observe.sample(step, state.ema, log)
-        if step == last or stopping.is_set():
+        if step == last or stop:
             break
     return state
 
