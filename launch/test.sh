@@ -24,8 +24,6 @@ part() {
     echo "== $name: $((SECONDS - start)) s"
 }
 
-# Two workers share the cores, so the libraries inside each get one thread.
-export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 part "ruff check" "$VENV_PYTHON" -m ruff check .
 part "ruff format" "$VENV_PYTHON" -m ruff format --check .
 part "mypy" "$VENV_PYTHON" -m mypy

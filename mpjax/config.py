@@ -61,15 +61,15 @@ def _override(config: ConfigDict, override: str) -> None:
     """Sets a field, also one that the file leaves at its default; `build` refuses what is no field and wrong types."""
     name, _, text = override.removeprefix("--config.").partition("=")
     *groups, field = name.split(".")
-    for group in groups:
-        if not isinstance(config.get(group), ConfigDict):
-            config[group] = ConfigDict()
-        config = config[group]
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
         value = text  # a string needs no quotes
     with config.ignore_type():
+        for group in groups:
+            if not isinstance(config.get(group), ConfigDict):
+                config[group] = ConfigDict()
+            config = config[group]
         config[field] = value
 
 
@@ -106,7 +106,7 @@ def build(cls: type[T], values: Mapping[str, Any] | ConfigDict, path: str = "con
     try:
         return cls(**{name: _convert(value, hints[name], f"{path}.{name}") for name, value in values.items()})
     except InputError as error:
-        message = str(error)
+        message = str(error).removeprefix(f"{path.rpartition('.')[2]}.")
         raise error if message.startswith(path) else InputError(f"{path}.{message}") from error
 
 

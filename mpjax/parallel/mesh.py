@@ -28,8 +28,10 @@ class MeshShape:
     tensor: int = 1
 
     def __post_init__(self):
-        if self.data < 0 or min(self.fsdp, self.context, self.tensor) < 1:
-            raise InputError(f"mesh is {self}: fsdp, context and tensor must be at least 1, data at least 0")
+        for name in AXES:
+            least = 0 if name == "data" else 1
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
     def build(self, devices: list | None = None) -> Mesh:
         """The mesh over `devices` (default: all).

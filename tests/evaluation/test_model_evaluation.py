@@ -1,0 +1,101 @@
+"""Recall and drift of models: an untrained one must be at chance, one that copies its past must not drift."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpjax.data.recallworld.world import World
+from mpjax.diffusion.samplers import Euler
+from mpjax.errors import InputError
+from mpjax.evaluation.drift import evaluate_drift
+from mpjax.evaluation.recall import evaluate_recall
+from mpjax.models.architecture import Architecture, Encoders, FramePack
+from mpjax.models.framepack import empty_history
+from mpjax.models.memorypack import Denoiser
+from mpjax.models.semanticpack import Memory
+
+ARCHITECTURE = Architecture(
+    channels=3,
+    heads=1,
+    head_dim=8,
+    rope_axes=(4, 2, 2),
+    framepack=FramePack(segment_frames=4, history_frames=(1, 2, 4)),
+    semanticpack=None,
+    encoders=Encoders(prompt_bytes=16),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeats(Denoiser):
+    """Flows exactly to the last segment of its history: right wherever motion has the period of a segment."""
+
+    def condition(self, params, prompts, reference):
+        return None
+
+    def velocity(self, params, x_t, t, history, condition, memory):
+        target = history.frames[:, -x_t.shape[1] :] + params["offset"]
+        return (target - x_t) / jnp.maximum(1 - t, 1e-3).reshape(-1, 1, 1, 1, 1)
+
+    def start(self, params, prompts, reference):
+        memory = Memory(tokens=jnp.zeros((len(reference), 0, 8)), valid=jnp.zeros((len(reference), 0), bool))
+        return empty_history(reference, self.architecture.framepack), memory
+
+    def update_memory(self, params, memory, segment):
+        return memory
+
+
+SAMPLER = Euler(steps=2)
+
+
+def params(offset=0.0):
+    return {"offset": jnp.float32(offset)}
+
+
+def test_a_model_that_repeats_its_history_recalls_within_reach_only():
+    result = evaluate_recall(Repeats(ARCHITECTURE), SAMPLER, params(), World(), gaps=(0, 2), clips_per_gap=256, seed=3)
+    near, far = result.report["gaps"]
+    assert near["gap"] == 0 and near["rate"] == 1.0 and not near["beyond_reach"]
+    assert far["beyond_reach"] and far["ci95"][0] <= 1 / 16 <= far["ci95"][1]
+    assert result.report["leak_test"]["passed"]
+    np.testing.assert_allclose(result.generated[0], result.truth[0][-4:], atol=1e-5)
+    assert len(result.truth[2]) == 1 + 4 * 4
+
+
+def test_the_same_seed_gives_the_same_clips_and_another_gives_others():
+    def decoded(seed):
+        args = (Repeats(ARCHITECTURE), SAMPLER, params(), World())
+        return evaluate_recall(*args, gaps=(0,), clips_per_gap=2, seed=seed).truth[0]
+
+    np.testing.assert_array_equal(decoded(1), decoded(1))
+    assert not np.array_equal(decoded(1), decoded(2))
+
+
+def test_recall_needs_a_scene_with_a_return_and_drift_one_without():
+    with pytest.raises(InputError, match="D1"):
+        evaluate_recall(Repeats(ARCHITECTURE), SAMPLER, params(), World(scene="D1"), gaps=(0,))
+    with pytest.raises(InputError, match="D1"):
+        evaluate_drift(Repeats(ARCHITECTURE), SAMPLER, params(), World(), segments=4)
+
+
+def test_a_perfect_copy_does_not_drift_and_a_biased_one_does_by_its_bias():
+    world = World(scene="D1")
+
+    def report(offset):
+        return evaluate_drift(
+            Repeats(ARCHITECTURE), SAMPLER, params(offset), world, segments=6, given=2, clips=8, seed=0
+        ).report
+
+    perfect = report(0.0)
+    assert abs(perfect["slope"]["per_minute"]) < 1e-6 and perfect["identity"][-1]["mean"] == 1.0
+    assert abs(perfect["exposure_gap"][-1]["mean"]) < 1e-6
+    biased = report(0.05)
+    # On own history the offset adds up: segment n is off by (n + 1)·0.05; on true history it stays 0.05.
+    for n, row in enumerate(biased["off_manifold_by_segment"][:3]):
+        assert row["mean"] == pytest.approx((0.05 * (n + 1)) ** 2, rel=0.05)
+    gap = [row["mean"] for row in biased["exposure_gap"]]
+    assert gap[0] == pytest.approx(0.0, abs=1e-6) and gap[2] == pytest.approx(0.15**2 - 0.05**2, rel=0.05)
+    assert biased["slope"]["ci95"][0] > 0
+    assert jax.tree.all(jax.tree.map(lambda x: not isinstance(x, np.ndarray), biased))
