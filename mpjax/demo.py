@@ -131,7 +131,8 @@ def _recall(folder: Path, arm: str, say: Say) -> dict:
     arrays: dict[str, Any] = {f"truth_{gap}": video for gap, video in result.truth.items()}
     arrays |= {f"generated_{gap}": video for gap, video in result.generated.items()}
     np.savez(folder / "parts" / f"recall_{arm}.npz", **arrays)
-    return {"report": result.report, "training": training}
+    report = {**result.report, "long_term_memory": loaded.model.semanticpack is not None}
+    return {"report": report, "training": training}
 
 
 def _minute(folder: Path, say: Say) -> dict:

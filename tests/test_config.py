@@ -1,0 +1,207 @@
+"""Configs: every mistake is one sentence that names the field; what ships, loads."""
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from ml_collections import ConfigDict
+
+import configs
+from mpjax import config, experiment
+from mpjax.errors import InputError
+from mpjax.experiment import Experiment, fingerprint, read_json, write_json
+
+SMOKE = f"{config.find('recall_tiny.py')}:smoke"
+SHIPPED = sorted(p for p in Path(configs.__path__[0]).glob("*.py") if p.stem != "__init__")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Square:
+    kind: ClassVar[str] = "square"
+    side: float = 1.0
+
+    def __post_init__(self):
+        if self.side <= 0:
+            raise InputError(f"side is {self.side}: it must be above 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Circle:
+    kind: ClassVar[str] = "circle"
+    radius: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    count: int
+    name: str = ""
+    flag: bool = False
+    shape: Square | Circle = Square()
+    frame: Square = Square()
+    size: tuple[int, int] = (1, 2)
+    steps: tuple[Circle, ...] = ()
+    depth: int | None = None
+
+
+def build(**fields):
+    return config.build(Picture, {"count": 1, **fields})
+
+
+def test_build_fills_converts_and_nests():
+    picture = build(shape={"kind": "circle", "radius": 2}, size=[3, 4], steps=[{"radius": 1.5}], depth=5)
+    assert picture == Picture(count=1, shape=Circle(radius=2.0), size=(3, 4), steps=(Circle(radius=1.5),), depth=5)
+    assert isinstance(picture.shape.radius, float)
+    assert build(depth=None).depth is None
+    assert config.build(Picture, ConfigDict({"count": 2})).count == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"cuont": 2}, r"config\.cuont is not a config field: did you mean count\?"),
+        ({"zzz": 2}, r"config\.zzz is not a config field: known fields: count, name,"),
+        ({"kind": "x"}, r"config\.kind is not a config field"),
+        ({"count": 1.5}, r"config\.count is 1\.5: it must be a whole number"),
+        ({"count": True}, r"config\.count is True: it must be a whole number"),
+        ({"count": None}, r"config\.count is None"),
+        ({"flag": 1}, r"config\.flag is 1: it must be a True or False"),
+        ({"name": 3}, r"config\.name is 3: it must be a string"),
+        ({"shape": {"kind": "oval"}}, r"config\.shape\.kind is 'oval': it must be one of circle, square"),
+        ({"shape": {"side": 2}}, r"config\.shape\.kind is None: it must be one of circle, square"),
+        ({"shape": {"kind": "circle", "side": 2}}, r"config\.shape\.side is not a config field"),
+        ({"frame": {"side": "wide"}}, r"config\.frame\.side is 'wide': it must be a number"),
+        ({"frame": {"side": 0.0}}, r"config\.frame\.side is 0\.0: it must be above 0"),
+        ({"frame": 3}, r"config\.frame is 3: it must be a group of fields"),
+        ({"size": (1, 2, 3)}, r"config\.size is \(1, 2, 3\): it must have exactly 2 entries"),
+        ({"size": 3}, r"config\.size is 3: it must be a list of whole number"),
+        ({"steps": [{}, {"radius": "x"}]}, r"config\.steps\[1\]\.radius is 'x'"),
+        ({"depth": "deep"}, r"config\.depth is 'deep': it must be a whole number"),
+    ],
+)
+def test_mistakes_are_named(fields, said):
+    with pytest.raises(InputError, match=f"^{said}"):
+        build(**fields)
+
+
+def test_a_required_field_is_missed():
+    with pytest.raises(InputError, match=r"^config\.count is missing: set it to a whole number$"):
+        config.build(Picture, {})
+
+
+def test_to_dict_is_the_inverse_of_build():
+    picture = build(shape={"kind": "circle", "radius": 2}, steps=[{"radius": 1.5}])
+    values = config.to_dict(picture)
+    assert values["shape"] == {"kind": "circle", "radius": 2.0} and values["size"] == [1, 2]
+    assert config.build(Picture, values) == picture
+
+
+# -- Files -----------------------------------------------------------------------------------------------------------
+
+
+def arguments():
+    """Each shipped file with each argument that its docstring names, and without."""
+    for path in SHIPPED:
+        text = importlib.import_module(f"configs.{path.stem}").__doc__
+        named = set(re.findall(rf"{path.name}:(\w+)", text))
+        for line in re.findall(r"Arguments: .*(?:\n.*)?", text):
+            named |= set(re.findall(r"`(\w+)`", line))
+        yield from [(path, ""), *((path, f":{name}") for name in sorted(named))]
+
+
+@pytest.mark.parametrize(("path", "argument"), arguments(), ids=lambda x: x.stem if isinstance(x, Path) else x)
+def test_every_shipped_config_loads_and_survives_json(path, argument, tmp_path):
+    loaded = experiment.load(f"{path}{argument}")
+    write_json(loaded, tmp_path / "run.json")
+    assert read_json(tmp_path / "run.json") == loaded
+    assert config.build(Experiment, config.to_dict(loaded)) == loaded
+
+
+def test_the_list_of_arguments_is_not_empty():
+    assert {"", ":smoke", ":framepack"} <= {argument for path, argument in arguments() if path.stem == "recall_tiny"}
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("--config.seed=7", "seed", 7),
+        ("--config.training.batch_size=4", "training.batch_size", 4),
+        ("--config.training.micro_batches=2", "training.micro_batches", 2),  # a field the file leaves at its default
+        ("--config.mesh.data=4", "mesh.data", 4),  # a group the file leaves out
+        ("--config.training.ema_decay=1", "training.ema_decay", 1.0),
+        ("--config.model.framepack.rope_layout=framepack_f1", "model.framepack.rope_layout", "framepack_f1"),
+        ("--config.model.rope_axes=(16,8,8)", "model.rope_axes", (16, 8, 8)),
+        ("--config.model.semanticpack=None", "model.semanticpack", None),
+        ("--config.model.semanticpack.residual=False", "model.semanticpack.residual", False),
+    ],
+)
+def test_any_field_can_be_overridden(override, field, value):
+    loaded = experiment.load(SMOKE, [override])
+    for name in field.split("."):
+        loaded = getattr(loaded, name)
+    assert loaded == value and type(loaded) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("--config.seeed=1", r"config\.seeed is not a config field: did you mean seed\?"),
+        ("--config.training.batchsize=1", r"config\.training\.batchsize is not .*did you mean batch_size\?"),
+        ("--config.seed=x", r"config\.seed is 'x': it must be a whole number"),
+        ("--config.seed=1.5", r"config\.seed is 1\.5: it must be a whole number"),
+        ("--config.seed.x=1", r"config\.seed is \{'x': 1\}: it must be a whole number"),
+        ("--config.sampler=5", r"config\.sampler is 5: it must be a group of fields"),
+        ("--config.sampler.kind=unipc", r"config\.sampler\.kind is not a config field"),
+        ("--seed=1", "--seed=1 is no flag of this command"),
+        ("--config.seed", r"--config\.seed is no flag of this command"),
+        ("--config.training.micro_batches=3", r"config\.training\.micro_batches is 3: it must divide batch_size = 32"),
+        ("--config.training.micro_batches=0", r"config\.training\.micro_batches is 0"),
+        ("--config.training.sample_every=-1", r"config\.training\.sample_every is -1"),
+        ("--config.training.segments=5", r"config\.training\.stages\[0\]\.curriculum goes beyond"),
+        ("--config.mesh.fsdp=0", r"config\.mesh\.fsdp is 0"),
+        ("--config.model.patch=3", r"config\.model\.patch is 3: it must divide the latents' 8 × 8"),
+        ("--config.model.channels=4", r"config\.model\.channels is 4, but data\.world has channels \(RGB\) = 3"),
+        ("--config.model.semanticpack.heads=3", r"config\.model\.semanticpack\.heads is 3"),
+        ("--config.model.semanticpack.window=6", r"config\.model\.semanticpack\.window is 6"),
+        ("--config.model.encoders=None", r"config\.model\.encoders is None"),
+    ],
+)
+def test_overrides_are_checked(override, said):
+    with pytest.raises(InputError, match=f"^{said}"):
+        experiment.load(SMOKE, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(:", "invalid syntax"),
+        ("import no_such_module", "No module named"),
+        ("x = 1", "get_config"),
+        ("def get_config(): return 5", r"returned int; it must return an ml_collections\.ConfigDict"),
+        ("def get_config(): return undefined", "undefined"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, text, said):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"^{path}: .*{said}"):
+        config.load(str(path))
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.py does not exist"):
+        config.load(str(tmp_path / "nothing.py"))
+    with pytest.raises(InputError, match=r"nothing\.py is not among the shipped configs"):
+        config.find("nothing.py")
+    with pytest.raises(InputError, match="is no run folder"):
+        read_json(tmp_path / "run.json")
+
+
+def test_fingerprint_ignores_only_what_decides_nothing():
+    same = ["--config.training.log_every=3", "--config.training.keep_checkpoints=9"]
+    different = ["--config.seed=1", "--config.training.ema_decay=0.5", "--config.model.mlp_ratio=2.0"]
+    mark = fingerprint(experiment.load(SMOKE))
+    assert {fingerprint(experiment.load(SMOKE, [override])) for override in same} == {mark}
+    assert len({mark, *(fingerprint(experiment.load(SMOKE, [override])) for override in different)}) == 4
