@@ -18,8 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from mpjax.errors import InputError
 
@@ -32,7 +31,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
         InputError: the file is missing, has no `get_config`, or an override names no field or has the wrong type.
     """
-    file = path.partition(":")[0]
+    file, _, argument = path.partition(":")
     if not Path(file).is_file():
         raise InputError(
             f"config file {file} does not exist: give --config=PATH.py, for example configs/recall_tiny.py"
@@ -40,14 +39,15 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     for override in overrides:
         if not re.fullmatch(r"--config(\.\w+)+=.*", override, re.DOTALL):
             raise InputError(f"{override} is no flag of this command: write config fields as --config.field.name=value")
-    values = flags.FlagValues()
-    command = ["mpjax", f"--config={path}"]
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=False, sys_argv=command)
+    spec = importlib.util.spec_from_file_location("mpjax_config", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
     try:
-        values(command)
-    except (AttributeError, flags.Error, ImportError, KeyError, NameError, SyntaxError, TypeError, ValueError) as error:
+        spec.loader.exec_module(module)
+        config = module.get_config(argument) if argument else module.get_config()
+    except (AttributeError, ImportError, KeyError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise InputError(f"{file}: {' '.join(str(error).split())}") from error
-    config = values["config"].value
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"{file}: get_config() returned {type(config).__name__}; it must return an ml_collections.ConfigDict"

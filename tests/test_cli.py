@@ -28,7 +28,7 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, said, tmp_path, capsy
     assert main([*arguments, *extra]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith(f"mpjax {arguments[0]}: ") and said in printed.err
-    assert printed.err.count("\n") == 1 and printed.out == ""
+    assert printed.err.count("\n") == 1 and printed.out == "" and not run.exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["train", "--conf=x", "--run=y"]])

@@ -111,7 +111,7 @@ def arguments():
         yield from [(path, ""), *((path, f":{name}") for name in sorted(named))]
 
 
-@pytest.mark.parametrize(("path", "argument"), arguments(), ids=lambda x: x.stem if isinstance(x, Path) else x)
+@pytest.mark.parametrize(("path", "argument"), list(arguments()), ids=lambda x: x.stem if isinstance(x, Path) else x)
 def test_every_shipped_config_loads_and_survives_json(path, argument, tmp_path):
     loaded = experiment.load(f"{path}{argument}")
     write_json(loaded, tmp_path / "run.json")
@@ -179,6 +179,7 @@ def test_overrides_are_checked(override, said):
         ("def get_config(:", "invalid syntax"),
         ("import no_such_module", "No module named"),
         ("x = 1", "get_config"),
+        ("def get_config(): raise ValueError('not\\n like this')", "not like this"),
         ("def get_config(): return 5", r"returned int; it must return an ml_collections\.ConfigDict"),
         ("def get_config(): return undefined", "undefined"),
     ],
@@ -193,6 +194,9 @@ def test_a_broken_file_is_named(tmp_path, text, said):
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.py does not exist"):
         config.load(str(tmp_path / "nothing.py"))
+    (tmp_path / "config.txt").write_text("")
+    with pytest.raises(InputError, match=r"config\.txt is no Python file"):
+        config.load(str(tmp_path / "config.txt"))
     with pytest.raises(InputError, match=r"nothing\.py is not among the shipped configs"):
         config.find("nothing.py")
     with pytest.raises(InputError, match="is no run folder"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mpjax.errors import InputError
-from mpjax.generation.request import Request, encode_prompts, make_plan
+from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.stream import is_finished, write_video
 from mpjax.stopping import stop_request
@@ -43,8 +43,6 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     outs = [args.out / f"{number:04d}.mp4" for number in range(len(schedules))] if many else [args.out]
     _check_out(args.out, many)
     run, step = read_run(args.weights), latest_step(args.weights)
-    for schedule in schedules:
-        encode_prompts(run, schedule)
 
     # Plans are made twice rather than kept: a thousand of them need not fit into memory.
     for request, out in zip(requests, outs, strict=True):

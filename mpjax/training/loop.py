@@ -36,6 +36,7 @@ from mpjax.training.metrics import MetricsLog
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.validation import comparison, make_sampler, make_validation
+from mpjax.weights import latest_step
 
 Say = Callable[[str], None]
 
@@ -61,6 +62,8 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     stages, training = experiment.training.stages, experiment.training
     placement = batch_sharding(mesh, training.batch_size)
     total = total_steps(stages)
+    if init is not None and not (folder / "run.json").is_file():
+        latest_step(init)
     _claim(folder, experiment, datasets, init)
 
     with Checkpoints(folder / "checkpoints", training.keep_checkpoints) as checkpoints:

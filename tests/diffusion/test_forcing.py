@@ -1,5 +1,7 @@
 """What each forcing feeds to the next segment, and that no gradient follows it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +56,7 @@ def test_student_feeds_a_sample_drawn_by_hand():
     segment, _ = arm.history((), context(denoise=lambda x, t: jnp.sin(x) + t.reshape(-1, 1, 1, 1, 1)), X, X_T, V, T)
     x = np.asarray(jax.random.normal(jax.random.key(4), SHAPE), np.float64)
     sigmas = [2 * s / (1 + s) for s in np.linspace(1, 0, 6)]
-    for now, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, following in itertools.pairwise(sigmas):
         x = x + (now - following) * (np.sin(x) + (1 - now))
     np.testing.assert_allclose(segment, x, atol=1e-5)
     assert arm.forwards_per_segment == 6

@@ -1,5 +1,7 @@
 """The Euler sampler: its grid, its exactness, its order."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,7 @@ def test_every_step_by_hand_at_its_own_time():
     sampler = Euler(steps=6, shift=3.0)
     start = np.array([[0.3, -1.0], [2.0, 0.5]])
     x, sigmas = start.copy(), [3 * s / (1 + 2 * s) for s in np.linspace(1, 0, 7)]
-    for now, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, following in itertools.pairwise(sigmas):
         x = x + (following - now) * -(np.sin(3 * x) + np.cos(5 * (1 - now)))
     got = sampler.sample(lambda x, t: jnp.sin(3 * x) + jnp.cos(5 * t[:, None]), jnp.asarray(start, jnp.float32))
     np.testing.assert_allclose(got, x, atol=1e-5)

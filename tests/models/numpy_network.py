@@ -62,7 +62,8 @@ def patch_embed(p, x, kernel):
     for t in range(0, x.shape[1], kt):
         for y in range(0, x.shape[2], kh):
             for z in range(0, x.shape[3], kw):
-                tokens.append(np.einsum("bijkc,cijko->bo", x[:, t : t + kt, y : y + kh, z : z + kw], weight) + p["bias"])
+                patch = x[:, t : t + kt, y : y + kh, z : z + kw]
+                tokens.append(np.einsum("bijkc,cijko->bo", patch, weight) + p["bias"])
     return np.stack(tokens, 1)
 
 
@@ -185,7 +186,8 @@ def prediction(arch, p, x_t, timestep, history, condition, memory, guidance):
     factors = np.concatenate([rotations(i, grid, arch.rope_axes, arch.rope_theta, r) for r, i in places])
 
     embed = p["time_text_embed"]
-    temb = embedding(embed["timestep_embedder"], sinusoid(timestep)) + embedding(embed["text_embedder"], condition.pooled)
+    temb = embedding(embed["timestep_embedder"], sinusoid(timestep))
+    temb = temb + embedding(embed["text_embedder"], condition.pooled)
     temb = temb + embedding(embed["guidance_embedder"], sinusoid(guidance))
     project = p["image_projection"]
     image = linear(project["down"], silu(linear(project["up"], condition.image)))

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from mpjax.models.attention import attention, split_heads
-
 from tests.models.numpy_network import attend
 
 RNG = np.random.default_rng(0)
@@ -20,7 +19,9 @@ PAIRS[..., 2] = True
 def test_attention(mask, dtype, tolerance):
     q, k, v = (jnp.asarray(x, dtype) for x in (3 * Q, K, V))
     got = attention(q, k, v, None if mask is None else jnp.asarray(mask))
-    allowed = np.ones((2, 5, 7), bool) if mask is None else np.broadcast_to(mask if mask.ndim == 3 else mask[:, None], (2, 5, 7))
+    allowed = np.ones((2, 5, 7), bool)
+    if mask is not None:
+        allowed &= mask if mask.ndim == 3 else mask[:, None]
     want = attend(*(np.asarray(x, np.float64) for x in (q, k, v)), allowed)
     assert got.dtype == jnp.dtype(dtype)
     np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=tolerance * np.abs(want).max())

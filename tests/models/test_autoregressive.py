@@ -1,5 +1,7 @@
 """Sampling segment by segment is the hand-written loop over velocity, history and memory."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,7 @@ def test_two_segments_equal_the_loop_by_hand(tiny):
         condition = denoiser.condition(params, batch.prompts[:, n], batch.reference)
         x = noise[n]
         sigmas = [2.0 * s / (1.0 + s) for s in (1.0, 2 / 3, 1 / 3, 0.0)]
-        for s, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for s, following in itertools.pairwise(sigmas):
             x = x + (s - following) * velocity(params, x, jnp.full(2, 1.0 - s), history, condition, memory)
         want.append(x)
         memory = update(params, memory, x)

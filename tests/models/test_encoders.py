@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mpjax.models.encoders import FrameEncoder, PromptEncoder
-
 from tests.tiny import tiny_architecture
 
 ARCH = tiny_architecture()

@@ -8,7 +8,6 @@ import pytest
 from mpjax.errors import InputError
 from mpjax.models.architecture import FramePack
 from mpjax.models.framepack import CleanEmbedder, History, empty_history, packed_table, push
-
 from tests.tiny import tiny_architecture
 
 F1 = FramePack(segment_frames=9, history_frames=(1, 2, 16))
@@ -16,7 +15,8 @@ F1 = FramePack(segment_frames=9, history_frames=(1, 2, 16))
 
 def numbered(first, count):
     """Frames whose every value is their number, `[1, count, 4, 4, 3]`."""
-    return jnp.broadcast_to(jnp.arange(first, first + count, dtype=jnp.float32).reshape(1, -1, 1, 1, 1), (1, count, 4, 4, 3))
+    values = jnp.arange(first, first + count, dtype=jnp.float32)
+    return jnp.broadcast_to(values[None, :, None, None, None], (1, count, 4, 4, 3))
 
 
 def numbers(frames):

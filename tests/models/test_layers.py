@@ -66,7 +66,8 @@ def test_dense_computes_in_its_dtype_from_float32_parameters():
 
 
 def test_activations_and_order_of_the_two_mlps():
-    p = {name: {"kernel": RNG.normal(size=s), "bias": RNG.normal(size=s[1])} for name, s in (("up", (12, 20)), ("down", (20, 12)))}
+    shapes = {"up": (12, 20), "down": (20, 12)}
+    p = {name: {"kernel": RNG.normal(size=s), "bias": RNG.normal(size=s[1])} for name, s in shapes.items()}
     h = X @ p["up"]["kernel"] + p["up"]["bias"]
     gelu = 0.5 * h * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
     silu = h / (1 + np.exp(-h))
@@ -98,7 +99,8 @@ def test_patchify_orders_channels_as_a_flattened_convolution():
     for t, y, z in np.ndindex(grid):
         for c, i, j, k in np.ndindex(5, *kernel):
             source = x[:, min(2 * t + i, 2), min(4 * y + j, 5), min(3 * z + k, 6), c]
-            np.testing.assert_array_equal(got[:, (t * 2 + y) * 3 + z, ((c * 2 + i) * 4 + j) * 3 + k], np.float32(source))
+            token, channel = (t * 2 + y) * 3 + z, ((c * 2 + i) * 4 + j) * 3 + k
+            np.testing.assert_array_equal(got[:, token, channel], np.float32(source))
 
 
 def test_unpatchify_inverts_patchify():
@@ -116,8 +118,10 @@ def test_token_counts_of_framepack_f1(height, width, counts):
     streams = [(16, (4, 8, 8)), (2, (2, 4, 4)), (2, (1, 2, 2)), (9, (1, 2, 2))]
     assert tuple(math.prod(token_grid(frames, h, w, kernel)) for frames, kernel in streams) == counts
     for frames, kernel in streams:  # `patchify` cuts as many as `token_grid` says
-        shape = jax.eval_shape(lambda x, k=kernel: patchify(x, k), jax.ShapeDtypeStruct((1, frames, h, w, 1), jnp.float32)).shape
-        assert shape[1] == math.prod(token_grid(frames, h, w, kernel))
+        video = jax.ShapeDtypeStruct((1, frames, h, w, 1), jnp.float32)
+        assert jax.eval_shape(lambda x, k=kernel: patchify(x, k), video).shape[1] == math.prod(
+            token_grid(frames, h, w, kernel)
+        )
 
 
 def test_grid_positions_are_distinct_and_separable():

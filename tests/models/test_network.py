@@ -13,7 +13,6 @@ from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History, empty_history
 from mpjax.models.memorypack import Denoiser, MemoryPack
 from mpjax.models.semanticpack import Memory
-
 from tests.models import numpy_network
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
@@ -116,7 +115,7 @@ def test_bfloat16_is_close_to_float32(small):
     got = jax.jit(lambda p: module.apply({"params": p}, *args, method="prediction"))(small[0])
     want = predict(small, x_t, history, condition, memory)
     assert got.dtype == jnp.float32
-    assert 0 < np.abs(got - want).max() and np.sqrt(np.square(got - want).mean()) < 0.03 * want.std()
+    assert np.abs(got - want).max() > 0 and np.sqrt(np.square(got - want).mean()) < 0.03 * want.std()
 
 
 def test_sign_time_and_guidance_change_in_one_place():

@@ -7,7 +7,6 @@ import pytest
 from mpjax.models.architecture import Architecture, FramePack
 from mpjax.models.framepack import History, frame_indices, packed_table
 from mpjax.models.rope import apply_rope, rope_table
-
 from tests.models.numpy_network import rotate, rotations
 
 F1 = FramePack(segment_frames=9, history_frames=(1, 2, 16), rope_layout="framepack_f1")
@@ -19,9 +18,11 @@ GRID, AXES = (5, 6), (16, 56, 56)  # latents of 10 × 12
 def tables():
     """F1's (cos, sin) by stream, cut from the packed sequence [4x, 2x, clean 1x, noisy]."""
     arch = Architecture(framepack=F1, semanticpack=None, encoders=None)
-    history = History(reference=jnp.zeros((1, 1, 10, 12, 16)), frames=jnp.zeros((1, 19, 10, 12, 16)), segments=jnp.int32(7))
+    frames = jnp.zeros((1, 19, 10, 12, 16))
+    history = History(reference=frames[:, :1], frames=frames, segments=jnp.int32(7))
     sizes = {"4x": 16, "2x": 9, "1x": 60, "noisy": 270}
-    cos, sin = (np.split(np.asarray(part), np.cumsum(list(sizes.values()))[:-1]) for part in packed_table(history, arch))
+    borders = np.cumsum(list(sizes.values()))[:-1]
+    cos, sin = (np.split(np.asarray(part), borders) for part in packed_table(history, arch))
     assert [len(part) for part in cos] == list(sizes.values())
     return dict(zip(sizes, zip(cos, sin, strict=True), strict=True))
 
@@ -48,7 +49,7 @@ VECTORS = [
 ]
 
 
-@pytest.mark.parametrize(("stream", "token", "channels", "cos", "sin"), VECTORS, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(("stream", "token", "channels", "cos", "sin"), VECTORS)
 def test_table_is_that_of_framepack_f1(tables, stream, token, channels, cos, sin):
     np.testing.assert_allclose(tables[stream][0][token, channels], cos, atol=2e-6)
     if sin is not None:

@@ -11,7 +11,6 @@ from mpjax.errors import InputError
 from mpjax.models.architecture import FramePack, SemanticPack
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.semanticpack import Memorize, Memory, Squeeze, memory_tokens
-
 from tests.models.numpy_network import attend, feed_forward, heads, linear, norm, patch_embed
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 

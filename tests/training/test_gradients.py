@@ -112,7 +112,7 @@ def test_every_parameter_gets_a_gradient_over_two_segments():
 
 
 def test_segments_of_weight_zero_are_given_and_cost_nothing(tiny):
-    """A given segment reaches history as truth, under Direct Forcing too, and padding after the last changes nothing."""
+    """A given segment reaches history as truth, under Direct Forcing too; padding after the last changes nothing."""
     denoiser, batch, params = tiny
     weight = jnp.array([[0.0, 1.0, 0.0]] * 2)
     trainable, frozen = partition(params, "all")

@@ -12,7 +12,6 @@ from mpjax.training.optimizer import Optimizer
 from mpjax.training.state import TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.trainable import partition
-
 from tests.training.linear_denoiser import LinearDenoiser, batch, loss_and_gradient, parameters
 
 WEIGHT = [[0, 1, 0.5], [0, 2, 1], [0, 1, 1], [0, 0.5, 1]]
