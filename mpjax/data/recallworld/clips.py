@@ -145,8 +145,8 @@ def sample_clip(
             segments,
             return_segment=return_segment,
             target=target,
-            clockwise=bool(draws[_DIRECTION] < 0.5),
-            rows=(draws[_ENTRY_ROW : _ENTRY_ROW + world.toys] * world.grid).astype(int),
+            clockwise=bool(draws[_DIRECTION] < 0.5) or world.path == "fixed",
+            rows=(draws[_ENTRY_ROW : _ENTRY_ROW + world.toys] * world.grid * (world.path == "varied")).astype(int),
             ball_cell=(draws[_BALL_CELL : _BALL_CELL + 2] * world.grid).astype(int),
             ball_velocity=VELOCITIES[int(draws[_BALL_VELOCITY] * len(VELOCITIES))],
         )

@@ -6,6 +6,7 @@ from mpjax.errors import InputError
 
 SCENES = ("R1", "R2", "D1")
 MOTIONS = ("cells", "free")
+PATHS = ("varied", "fixed")
 
 PROMPTS = {
     "R1": ("a toy enters", "a ball bounces", "the toy returns", "the toy stays"),
@@ -49,6 +50,9 @@ class World:
         prompt_bytes: width of the prompt field in bytes; R2 needs 22 or more.
         motion: "cells" moves sprites by whole cells, aligned with the model's patches. "free" moves the ball of D1 by
             whole pixels.
+        path: R1 and R2: "varied" draws the row of the entrance and the direction of the hops for each clip, and a model has
+            to remember them too; "fixed" makes every toy enter in the top row and hop clockwise, so that only the
+            identity is asked for.
         balls: balls in D1, 1..3, at most one per row of cells; they never share a cell.
         stripe: D1 only: a bright column wanders over the background, one pixel a frame.
 
@@ -66,6 +70,7 @@ class World:
     reach: tuple[int, ...] = (1, 2, 4)
     prompt_bytes: int = 16
     motion: str = "cells"
+    path: str = "varied"
     balls: int = 1
     stripe: bool = False
 
@@ -74,6 +79,8 @@ class World:
             raise InputError(f"world.scene is {self.scene!r}: choose one of {', '.join(SCENES)}")
         if self.motion not in MOTIONS:
             raise InputError(f"world.motion is {self.motion!r}: choose one of {', '.join(MOTIONS)}")
+        if self.path not in PATHS:
+            raise InputError(f"world.path is {self.path!r}: choose one of {', '.join(PATHS)}")
         if self.patch < 4:
             raise InputError(f"world.patch is {self.patch}, too small to draw a shape: use 4 or more")
         if not 8 <= self.frame_size <= 16 or self.frame_size % self.patch:

@@ -274,3 +274,15 @@ def test_given_identities_change_nothing_else():
         if field.name not in ("identities", "sprites"):
             np.testing.assert_array_equal(getattr(clip, field.name), getattr(other, field.name), err_msg=field.name)
     assert other.identities == (0, 15)
+
+
+def test_a_fixed_path_leaves_only_the_identity_to_remember():
+    clips = [sample_clip(World(path="fixed"), seed, 4, 1) for seed in range(40)]
+    for clip in clips:
+        np.testing.assert_array_equal(clip.positions[0], clips[0].positions[0])
+        np.testing.assert_array_equal(clip.positions[0, 1], [0, 0])
+        np.testing.assert_array_equal(clip.positions[0, 2], [0, World().patch])
+    varied = [sample_clip(World(), seed, 4, 1) for seed in range(40)]
+    assert len({clip.identities for clip in clips}) > 10
+    assert [clip.identities for clip in clips] == [clip.identities for clip in varied]
+    assert len({clip.positions[0].tobytes() for clip in varied}) == 4
