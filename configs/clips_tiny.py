@@ -26,7 +26,7 @@ def get_config(argument: str = "full") -> ConfigDict:
         time_factor=4,
         space_factor=8,
         channels=48,
-        max_segments=8,
+        max_segments=4,
         validation_fraction=0.15,
     )
     config.model = dict(

@@ -10,11 +10,10 @@ from ml_collections import ConfigDict
 
 
 def get_config(argument: str = "memorypack") -> ConfigDict:
-    steps = 20 if argument == "smoke" else 2500
-    third = steps // 3
+    steps = 20 if argument == "smoke" else 3000
     config = ConfigDict()
     config.seed = 0
-    config.data = dict(kind="recallworld", world=dict(scene="R1"))
+    config.data = dict(kind="recallworld", world=dict(scene="R1", path="fixed"))
     config.model = dict(
         channels=3,
         heads=2,
@@ -41,8 +40,8 @@ def get_config(argument: str = "memorypack") -> ConfigDict:
             dict(
                 steps=steps,
                 optimizer=dict(learning_rate=2e-3, warmup_steps=steps // 20, decay="cosine", final_fraction=0.02),
-                # One hidden segment more every sixth of the run, up to 4.
-                curriculum=[(0, 2), (third // 2, 3), (third, 4), (third + third // 2, 6)],
+                # The toy returns at once, then after up to 4 hidden segments: one more every sixteenth of the run.
+                curriculum=[(steps * n // 16, 2 + n) for n in range(5)],
             )
         ],
         segments=6,

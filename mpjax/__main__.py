@@ -1,6 +1,7 @@
 """python -m mpjax VERB …"""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +49,11 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _demo(args: argparse.Namespace, overrides: list[str]) -> None:
+    _no_overrides(overrides)
+    # The demo compiles a dozen small programs: at level 1 they compile twice as fast and run as fast.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
     from mpjax.demo import demo
 
-    _no_overrides(overrides)
     demo(args.run)
 
 

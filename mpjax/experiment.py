@@ -14,6 +14,17 @@ from mpjax.models.architecture import Architecture
 from mpjax.parallel.mesh import MeshShape
 from mpjax.training.curriculum import Stage
 
+# Fields of `Training` that may change between two starts of one run.
+OBSERVATION = (
+    "log_every",
+    "validate_every",
+    "sample_every",
+    "checkpoint_every",
+    "validation_batches",
+    "samples",
+    "keep_checkpoints",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecallWorldData:
@@ -174,8 +185,8 @@ def read_json(path: Path) -> Experiment:
 
 
 def fingerprint(experiment: Experiment) -> str:
-    """A short hash of everything that decides the result of training; logging intervals do not."""
+    """A short hash of everything that decides the result of training; what is only looked at or kept does not."""
     fields = config.to_dict(experiment)
-    for name in ("log_every", "keep_checkpoints"):
+    for name in OBSERVATION:
         fields["training"].pop(name)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

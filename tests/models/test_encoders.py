@@ -13,7 +13,7 @@ ARCH = tiny_architecture()
 
 @pytest.fixture(scope="module")
 def prompt_encoder():
-    module = PromptEncoder(ARCH)
+    module = PromptEncoder(ARCH, ARCH.encoders)
     params = jax.jit(module.init)(jax.random.key(0), jnp.ones((1, 8), jnp.int32))
     return jax.jit(lambda prompts: module.apply(params, prompts))
 
@@ -39,7 +39,7 @@ def test_the_order_of_words_matters(prompt_encoder):
 
 
 def test_frame_encoder_makes_a_token_a_patch():
-    module = FrameEncoder(ARCH)
+    module = FrameEncoder(ARCH, ARCH.encoders)
     x = jnp.zeros((1, 1, 8, 12, 3))
     params = jax.jit(module.init)(jax.random.key(0), x)
     run = jax.jit(lambda x: module.apply(params, x))

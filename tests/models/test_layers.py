@@ -116,12 +116,11 @@ def test_token_counts_of_framepack_f1(height, width, counts):
     """[4x, 2x, clean 1x, noisy]: the counts of the reference implementation, 17,966 tokens at 480 × 832."""
     h, w = height // 8, width // 8
     streams = [(16, (4, 8, 8)), (2, (2, 4, 4)), (2, (1, 2, 2)), (9, (1, 2, 2))]
-    assert tuple(math.prod(token_grid(frames, h, w, kernel)) for frames, kernel in streams) == counts
+    assert tuple(math.prod(token_grid((frames, h, w), kernel)) for frames, kernel in streams) == counts
     for frames, kernel in streams:  # `patchify` cuts as many as `token_grid` says
         video = jax.ShapeDtypeStruct((1, frames, h, w, 1), jnp.float32)
-        assert jax.eval_shape(lambda x, k=kernel: patchify(x, k), video).shape[1] == math.prod(
-            token_grid(frames, h, w, kernel)
-        )
+        tokens = jax.eval_shape(lambda x, k=kernel: patchify(x, k), video)
+        assert tokens.shape[1] == math.prod(token_grid((frames, h, w), kernel))
 
 
 def test_grid_positions_are_distinct_and_separable():

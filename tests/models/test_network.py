@@ -190,7 +190,7 @@ def kept(small):
     return gradient(small, "none")
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
 def test_remat_computes_more_and_changes_no_gradient(small, kept, remat):
     (got, dots), (want, fewest) = gradient(small, remat), kept
     # `full` repeats every product of a block in its backward pass, `dots` only those of attention.

@@ -43,6 +43,33 @@ class LinearDenoiser:
         return params["head"]["w"] * x_t + params["x_embedder"]["b"]
 
 
+class RecurrentDenoiser(LinearDenoiser):
+    """With a memory: ψ_0 = e · mean(reference), ψ' = tanh(a · ψ + c · mean(segment)), read as u · ψ beside history."""
+
+    def init_memory(self, params, prompts, reference):
+        mean = reference.mean((1, 2, 3, 4)) + prompts.sum(1)
+        tokens = params["frame_encoder"]["e"] * mean[:, None, None]
+        return Memory(tokens=tokens, valid=jnp.ones(tokens.shape[:2], bool))
+
+    def update_memory(self, params, memory, segment):
+        mean = segment.mean((1, 2, 3, 4))[:, None, None]
+        tokens = jnp.tanh(params["squeeze"]["a"] * memory.tokens + params["memorize"]["c"] * mean)
+        return memory.replace(tokens=tokens)
+
+    def velocity(self, params, x_t, t, history, condition, memory):
+        past = params["clean_x_embedder"]["h"] * history.frames[:, -1:]
+        read = params["head"]["u"] * memory.tokens[:, 0, 0].reshape(-1, 1, 1, 1, 1)
+        return super().velocity(params, x_t, t, history, condition, memory) + past + read
+
+
+def recurrent_parameters(seed=0):
+    rng = np.random.default_rng(seed)
+    names = {"frame_encoder": "e", "squeeze": "a", "memorize": "c", "clean_x_embedder": "h"}
+    params = {room: {name: jnp.asarray(rng.normal(), jnp.float32)} for room, name in names.items()}
+    first = parameters(seed)
+    return {**params, **first, "head": {**first["head"], "u": jnp.float32(0.7)}}
+
+
 def parameters(seed=0):
     rng = np.random.default_rng(seed)
     return {

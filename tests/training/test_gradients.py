@@ -14,6 +14,7 @@ from mpjax.models.memorypack import Denoiser
 from mpjax.training.gradients import Objective, chain_gradients, chain_loss
 from mpjax.training.trainable import parameter_path, partition
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
+from tests.training import linear_denoiser
 
 KEY = jax.random.key(3)
 
@@ -67,20 +68,7 @@ def assert_same_gradient(got, want, tolerance=1e-5):
         np.testing.assert_allclose(a, b, atol=tolerance * scale, rtol=tolerance, err_msg=parameter_path(path))
 
 
-@pytest.mark.parametrize(
-    ("forcing", "depth"),
-    [
-        (Direct(), None),
-        (Student(steps=2), None),
-        (Teacher(), 1),
-        pytest.param(Teacher(), None, marks=pytest.mark.slow),
-        pytest.param(Teacher(), 0, marks=pytest.mark.slow),
-    ],
-    ids=lambda x: getattr(x, "kind", f"depth_{x}"),
-)
-def test_accumulated_gradient_is_the_gradient_of_the_unrolled_loss(tiny, forcing, depth):
-    denoiser, batch, params = tiny
-    batch = batch.replace(weight=jnp.array([[0.0, 1.0, 1.0], [1.0, 1.0, 0.5]]))
+def assert_gradient_of_the_unrolled_loss(denoiser, batch, params, forcing, depth):
     objective = objective_for(denoiser, forcing, bptt_depth=depth)
     trainable, frozen = partition(params, "all")
     losses, grads, _ = jax.jit(lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, batch.weight.sum()))(
@@ -91,6 +79,36 @@ def test_accumulated_gradient_is_the_gradient_of_the_unrolled_loss(tiny, forcing
     assert_same_gradient(grads, want)
     squeeze = sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(want["squeeze"]))
     assert (squeeze == 0) == (depth == 0)
+
+
+@pytest.mark.parametrize(
+    ("forcing", "depth"),
+    [(Teacher(), None), (Teacher(), 0), (Teacher(), 1), (Direct(), None), (Direct(), 2), (Student(steps=2), None)],
+    ids=lambda x: getattr(x, "kind", f"depth_{x}"),
+)
+def test_accumulated_gradient_of_a_small_recurrence(forcing, depth):
+    """Five segments, given ones and padding among them, through a memory of one number."""
+    data = linear_denoiser.batch([[0, 1, 0, 2, 1, 0], [1, 1, 0, 0.5, 1, 0]])
+    params = linear_denoiser.recurrent_parameters()
+    assert_gradient_of_the_unrolled_loss(linear_denoiser.RecurrentDenoiser(), data, params, forcing, depth)
+
+
+def test_accumulated_gradient_of_the_network_over_two_segments(tiny):
+    denoiser, _, params = tiny
+    batch = tiny_batch(denoiser.architecture, segments=2)
+    assert_gradient_of_the_unrolled_loss(denoiser, batch, params, Direct(), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("forcing", "depth"),
+    [(Direct(), None), (Student(steps=2), None), (Teacher(), 1), (Teacher(), None), (Teacher(), 0)],
+    ids=lambda x: getattr(x, "kind", f"depth_{x}"),
+)
+def test_accumulated_gradient_of_the_network(tiny, forcing, depth):
+    denoiser, batch, params = tiny
+    batch = batch.replace(weight=jnp.array([[0.0, 1.0, 1.0], [1.0, 1.0, 0.5]]))
+    assert_gradient_of_the_unrolled_loss(denoiser, batch, params, forcing, depth)
 
 
 def test_every_parameter_gets_a_gradient_over_two_segments():
@@ -111,6 +129,7 @@ def test_every_parameter_gets_a_gradient_over_two_segments():
     assert not any(path.startswith(("memorize", "squeeze")) for path in blind)
 
 
+@pytest.mark.slow
 def test_segments_of_weight_zero_are_given_and_cost_nothing(tiny):
     """A given segment reaches history as truth, under Direct Forcing too; padding after the last changes nothing."""
     denoiser, batch, params = tiny
@@ -133,6 +152,7 @@ def test_segments_of_weight_zero_are_given_and_cost_nothing(tiny):
     assert teacher[0][0] == 0 and teacher[0][1] > 0 and teacher[0][2] == 0
 
 
+@pytest.mark.slow
 def test_frozen_parameters_get_no_gradient_and_the_head_alone_gets_its_own(tiny):
     denoiser, batch, params = tiny
     objective = objective_for(denoiser, Direct())
@@ -145,8 +165,13 @@ def test_frozen_parameters_get_no_gradient_and_the_head_alone_gets_its_own(tiny)
     assert_same_gradient(jax.tree.leaves(alone["head"]), jax.tree.leaves(full["head"]))
 
 
-def test_validation_loss_is_the_teacher_forced_loss(tiny):
-    denoiser, batch, params = tiny
+@pytest.mark.parametrize("network", ["recurrence", pytest.param("tiny", marks=pytest.mark.slow)])
+def test_validation_loss_is_the_teacher_forced_loss(request, network):
+    if network == "tiny":
+        denoiser, batch, params = request.getfixturevalue("tiny")
+    else:
+        denoiser, params = linear_denoiser.RecurrentDenoiser(), linear_denoiser.recurrent_parameters()
+        batch = linear_denoiser.batch([[0, 1, 0, 2], [1, 1, 0, 0.5]])
     objective = objective_for(denoiser)
     got = jax.jit(lambda p: chain_loss(objective, p, batch, KEY))(params)
     trainable, frozen = partition(params, "all")

@@ -50,8 +50,8 @@ class World:
         prompt_bytes: width of the prompt field in bytes; R2 needs 22 or more.
         motion: "cells" moves sprites by whole cells, aligned with the model's patches. "free" moves the ball of D1 by
             whole pixels.
-        path: R1 and R2: "varied" draws the row of the entrance and the direction of the hops for each clip, and a model has
-            to remember them too; "fixed" makes every toy enter in the top row and hop clockwise, so that only the
+        path: R1 and R2: "varied" draws the row of the entrance and the direction of the hops for each clip, and a model
+            has to remember them too; "fixed" makes every toy enter in the top row and hop clockwise, so that only the
             identity is asked for.
         balls: balls in D1, 1..3, at most one per row of cells; they never share a cell.
         stripe: D1 only: a bright column wanders over the background, one pixel a frame.
