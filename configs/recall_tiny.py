@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(argument: str = "memorypack") -> ConfigDict:
-    steps = 20 if argument == "smoke" else 3000
+    steps = 20 if argument == "smoke" else 2400
     config = ConfigDict()
     config.seed = 0
     config.data = dict(kind="recallworld", world=dict(scene="R1", path="fixed"))
