@@ -13,7 +13,7 @@ def get_config(argument: str = "memorypack") -> ConfigDict:
     steps = 20 if argument == "smoke" else 2400
     config = ConfigDict()
     config.seed = 0
-    config.data = dict(kind="recallworld", world=dict(scene="R1", path="fixed"))
+    config.data = dict(kind="recallworld", world=dict(scene="R1", path="fixed"), return_focus=0.4)
     config.model = dict(
         channels=3,
         heads=2,

@@ -251,6 +251,7 @@ def _write(
             "video": "minute.mp4",
             "video_schedule": minute["schedule"],
             "seconds_per_segment": minute["seconds_per_segment"],
+            "segment_time_ratio_end_over_start": _segment_time_ratio(minute["seconds_per_segment"]),
             "peak_rss_mb": {"quarter": minute["rss_mb"][count // 4], "end": minute["rss_mb"][-1]},
         }
     if drift is not None:
@@ -262,6 +263,12 @@ def _write(
     if cost is not None:
         report["step_time_ratio_direct_over_teacher"] = cost
     return write_report(report, pictures, folder)
+
+
+def _segment_time_ratio(seconds: list[float]) -> dict[str, float]:
+    """Median of the last seven segments over that of seven around segment 4, the compiling first one left out."""
+    start, end = float(np.median(seconds[1:8])), float(np.median(seconds[-7:]))
+    return {"start_seconds": start, "end_seconds": end, "ratio": end / start}
 
 
 def _install_seconds() -> dict[str, float]:

@@ -22,8 +22,15 @@ def _to_plain(state: TrainState) -> dict[str, Any]:
         "params": state.params,
         "opt_state": state.opt_state,
         "carry": state.carry,
-        "key": jax.random.key_data(state.key),
+        "key": _key_data(state.key),
     }
+
+
+def _key_data(key: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+    if isinstance(key, jax.Array):
+        return jax.random.key_data(key)
+    data = jax.eval_shape(jax.random.key_data, key)
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=key.sharding)
 
 
 class Checkpoints:

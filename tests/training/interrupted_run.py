@@ -1,7 +1,7 @@
 """`python interrupted_run.py WHEN train …` is `python -m mpjax train …` that an interruption meets at a known moment.
 
 WHEN is MOMENT:STEP with the moments
-    log     kill -9 after the log line of that update, before anything is saved
+    log     kill -9 after the log line of that update, with all earlier checkpoints complete
     begin   kill -9 when its checkpoint is about to be written
     commit  kill -9 when its checkpoint is written but not yet renamed into place
     saved   kill -9 when its checkpoint is complete
@@ -38,9 +38,12 @@ def after(cls, name, action):
 
 
 def arrange(moment, step):
-    if moment in ("log", "term"):
-        number = signal.SIGKILL if moment == "log" else signal.SIGTERM
-        after(MetricsLog, "scalars", lambda _, n: os.kill(os.getpid(), number) if n == step else None)
+    if moment == "term":
+        after(MetricsLog, "scalars", lambda _, n: os.kill(os.getpid(), signal.SIGTERM) if n == step else None)
+    elif moment == "log":
+        save = Checkpoints.save
+        Checkpoints.save = lambda self, state: (save(self, state), self.wait())
+        after(MetricsLog, "scalars", lambda _, n: die() if n == step else None)
     elif moment == "begin":
         save = Checkpoints.save
         Checkpoints.save = lambda self, state: die() if int(state.step) == step else save(self, state)

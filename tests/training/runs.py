@@ -12,7 +12,9 @@ import orbax.checkpoint as ocp
 
 ROOT = Path(__file__).parents[2]
 DRIVER = Path(__file__).with_name("interrupted_run.py")
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
 
 # Two stages over 10 updates, saved every 3 and at each stage's end: 3, 6, 9, 10.
 CONFIG = '''
@@ -78,7 +80,9 @@ def checkpoint(folder, step):
 
 def steps(folder):
     """Complete checkpoints of a run."""
-    return sorted(int(p.parent.name) for p in folder.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA") if p.parent.name.isdigit())
+    return sorted(
+        int(p.parent.name) for p in folder.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA") if p.parent.name.isdigit()
+    )
 
 
 def log(folder):
