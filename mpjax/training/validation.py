@@ -12,7 +12,7 @@ from mpjax.data.filmstrip import filmstrip
 from mpjax.diffusion.samplers import Euler
 from mpjax.models.autoregressive import append_segment, sample_segment, start_video
 from mpjax.models.memorypack import Denoiser
-from mpjax.training.gradients import Objective, chain_loss
+from mpjax.training.gradients import Objective, chain_loss, with_given
 
 VALIDATION_KEY = 1  # t and noise of every validation are the same, so that losses of different steps compare
 
@@ -22,7 +22,7 @@ def make_validation(objective: Objective) -> Callable[[dict, list[Batch]], float
 
     @jax.jit
     def one(params: dict, batch: Batch, key: jax.Array) -> jax.Array:
-        return chain_loss(objective, params, batch, key).sum()
+        return chain_loss(objective, params, with_given(batch, objective.given), key).sum()
 
     def validate(params: dict, batches: list[Batch]) -> float:
         key = jax.random.key(VALIDATION_KEY)
