@@ -10,8 +10,12 @@ Arguments: `full` (default) and `smoke` (a few updates, for tests).
 
 from ml_collections import ConfigDict
 
+from mpjax.errors import InputError
+
 
 def get_config(argument: str = "full") -> ConfigDict:
+    if argument not in ("full", "smoke"):
+        raise InputError(f"argument {argument!r} is unknown: use full or smoke")
     smoke = argument == "smoke"
     steps = 4 if smoke else 1500
     head_steps = 4 if smoke else 300

@@ -5,6 +5,7 @@
     python -m mpjax train --config=configs/drift_tiny.py:direct --run=runs/drift_direct --init=runs/drift_base
 
 Both fine-tunings see the same batches, chain four segments after two given ones, and differ in forcing alone.
+`smoke` is a base of a few updates, for tests.
 """
 
 from ml_collections import ConfigDict
@@ -14,12 +15,12 @@ from mpjax.errors import InputError
 
 
 def get_config(argument: str = "base") -> ConfigDict:
-    if argument not in ("base", "teacher", "direct"):
-        raise InputError(f"configs/drift_tiny.py has no argument {argument!r}: use base, teacher or direct")
+    if argument not in ("base", "teacher", "direct", "smoke"):
+        raise InputError(f"argument {argument!r} is unknown: use base, teacher, direct or smoke")
     config = recall_tiny.get_config("framepack")
     config.data = dict(kind="recallworld", world=dict(scene="D1"))
-    base = argument == "base"
-    steps = 1200 if base else 600
+    base = argument in ("base", "smoke")
+    steps = {"base": 1200, "smoke": 20}.get(argument, 600)
     config.training = dict(
         stages=[
             dict(
@@ -35,7 +36,7 @@ def get_config(argument: str = "base") -> ConfigDict:
         segments=4 if base else 6,
         batch_size=16,
         ema_decay=0.995,
-        log_every=steps // 40,
+        log_every=max(steps // 40, 1),
         validate_every=steps // 4,
         checkpoint_every=steps // 4,
     )

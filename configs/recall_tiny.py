@@ -8,8 +8,12 @@ Arguments: `memorypack` (default), `framepack` (no long-term memory), `smoke` (a
 
 from ml_collections import ConfigDict
 
+from mpjax.errors import InputError
+
 
 def get_config(argument: str = "memorypack") -> ConfigDict:
+    if argument not in ("memorypack", "framepack", "smoke"):
+        raise InputError(f"argument {argument!r} is unknown: use memorypack, framepack or smoke")
     steps = 20 if argument == "smoke" else 2400
     config = ConfigDict()
     config.seed = 0

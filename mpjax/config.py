@@ -46,6 +46,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         config = module.get_config(argument) if argument else module.get_config()
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     except (AttributeError, ImportError, KeyError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise InputError(f"{file}: {' '.join(str(error).split())}") from error
     if not isinstance(config, ConfigDict):

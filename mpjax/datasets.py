@@ -63,6 +63,8 @@ def open_datasets(experiment: Experiment) -> Datasets:
     dataset = latents.open_dataset(Path(data.path))
     wanted = {
         "codec.channels": (dataset.codec.channels, data.channels),
+        "codec.time_factor": (dataset.codec.time_factor, data.time_factor),
+        "codec.space_factor": (dataset.codec.space_factor, data.space_factor),
         "segment_frames": (dataset.segment_frames, experiment.model.framepack.segment_frames),
         "fps": (dataset.fps, data.fps),
         "height": (dataset.height, data.height),

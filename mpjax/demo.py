@@ -5,6 +5,7 @@ done, so the same command goes on where it stopped.
 """
 
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from mpjax import config, experiment
 from mpjax.data.filmstrip import filmstrip, png
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.forcing import Direct
+from mpjax.errors import InputError
 from mpjax.evaluation.drift import evaluate_drift
 from mpjax.evaluation.recall import evaluate_recall
 from mpjax.evaluation.report import write_report
@@ -30,7 +32,7 @@ from mpjax.experiment import Experiment, RecallWorldData
 from mpjax.generation.stream import generate_video
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.loop import train
-from mpjax.weights import load_run
+from mpjax.weights import latest_step, load_run
 
 ARMS = ("memorypack", "framepack")
 FORCINGS = ("teacher", "direct")
@@ -48,6 +50,8 @@ Say = Callable[[str], None]
 
 def demo(folder: Path, say: Say = print) -> Path:
     """Runs every part that `folder` does not hold yet and returns the path of the report."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give --run a folder")
     folder.mkdir(parents=True, exist_ok=True)
     parts = _Parts(folder, say)
     recall = {arm: parts.run(f"recall_{arm}", functools.partial(_recall, folder, arm, say)) for arm in ARMS}
@@ -70,21 +74,44 @@ class _Parts:
         self._folder, self._say = folder / "parts", say
         self._folder.mkdir(exist_ok=True)
         self.seconds: dict[str, float] = {}
+        self.commits: list[str | None] = []
 
     def run(self, name: str, make: Callable[[], dict]) -> dict:
+        """The result of a part: made now, or read if these settings have made it before.
+
+        Raises:
+            InputError: other settings made it.
+        """
         path = self._folder / f"{name}.json"
         if path.is_file():
             stored = json.loads(path.read_text())
+            if stored["settings"] != _settings():
+                raise InputError(
+                    f"{path} was made with other settings: remove {self._folder.parent}, or give another --run"
+                )
         else:
             self._say(f"== {name}")
             start = time.monotonic()
             result = make()
-            stored = {"seconds": round(time.monotonic() - start, 1), "result": result}
+            seconds = round(time.monotonic() - start, 1)
+            stored = {"settings": _settings(), "commit": _commit(), "seconds": seconds, "result": result}
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(stored))
             temporary.replace(path)
         self.seconds[name] = stored["seconds"]
+        if stored["commit"] not in self.commits:
+            self.commits.append(stored["commit"])
         return stored["result"]
+
+
+@functools.cache
+def _settings() -> str:
+    """A hash of all that decides the numbers of the demo."""
+    experiments = [_experiment("recall_tiny.py", arm) for arm in ARMS]
+    experiments += [_experiment("drift_tiny.py", name) for name in ("base", *FORCINGS)]
+    constants = (GAPS, CLIPS_PER_GAP, EVALUATION_SEED, DRIFT_SEGMENTS, DRIFT_CLIPS, VIDEO_SECONDS, SHORT, LONG, STAY)
+    text = json.dumps([[experiment.fingerprint(e) for e in experiments], constants])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _experiment(name: str, argument: str) -> Experiment:
@@ -99,6 +126,10 @@ def _world(loaded: Experiment) -> World:
 def _trained(folder: Path, run: str, loaded: Experiment, say: Say, init: Path | None = None) -> tuple[dict, dict]:
     """Trains a run (or finds it finished) and returns its EMA weights and its numbers for the report."""
     path = folder / run
+    try:
+        first = latest_step(path)
+    except InputError:
+        first = 0
     start = time.monotonic()
     updates = train(loaded, path, init=init, say=lambda line: say(f"[{run}] {line}"))
     total = sum(stage.steps for stage in loaded.training.stages)
@@ -112,7 +143,8 @@ def _trained(folder: Path, run: str, loaded: Experiment, say: Say, init: Path | 
         for name, key in (("loss", "train/loss"), ("held_out", "validation/loss"))
     }
     size = int(sum(x.size for x in jax.tree.leaves(params)))
-    ms = 1e3 * seconds / total
+    # What an earlier, interrupted call did is not in these seconds.
+    ms = 1e3 * seconds / (total - first) if total > first else None
     return params, {"parameters": size, "updates": total, "ms_per_update_with_compile": ms, **curves}
 
 
@@ -236,7 +268,7 @@ def _write(
     pictures, captions = _pictures(folder)
     report: dict[str, Any] = {
         "command": f"python -m mpjax demo --run={folder}",
-        "commit": _commit(),
+        "commit": ", ".join(str(commit) for commit in parts.commits),
         "seeds": {"training": 0, "evaluation": EVALUATION_SEED},
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("jax", "flax", "optax", "mpjax")}},
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "device": jax.devices()[0].device_kind},
@@ -246,14 +278,14 @@ def _write(
         "captions": captions,
     }
     if minute is not None:
-        count = len(minute["rss_mb"])
-        report |= {
-            "video": "minute.mp4",
-            "video_schedule": minute["schedule"],
-            "seconds_per_segment": minute["seconds_per_segment"],
-            "segment_time_ratio_end_over_start": _segment_time_ratio(minute["seconds_per_segment"]),
-            "peak_rss_mb": {"quarter": minute["rss_mb"][count // 4], "end": minute["rss_mb"][-1]},
-        }
+        report |= {"video": "minute.mp4", "video_schedule": minute["schedule"]}
+        count = len(minute["schedule"])
+        if len(minute["rss_mb"]) == count:  # the whole minute in one call, else there is nothing to compare
+            report |= {
+                "seconds_per_segment": minute["seconds_per_segment"],
+                "segment_time_ratio_end_over_start": _segment_time_ratio(minute["seconds_per_segment"]),
+                "peak_rss_mb": {"quarter": minute["rss_mb"][count // 4], "end": minute["rss_mb"][-1]},
+            }
     if drift is not None:
         report |= {
             "drift": {forcing: drift[forcing]["report"] for forcing in FORCINGS},

@@ -64,6 +64,23 @@ class ClipsData:
     max_segments: int = 40
     validation_fraction: float = 0.1
 
+    def __post_init__(self):
+        sizes = (
+            self.height,
+            self.width,
+            self.fps,
+            self.time_factor,
+            self.space_factor,
+            self.channels,
+            self.max_segments,
+        )
+        if min(sizes) < 1 or not 0 <= self.validation_fraction < 1:
+            raise InputError("sizes and fps must be at least 1 and validation_fraction in [0, 1)")
+        if self.height % self.space_factor or self.width % self.space_factor:
+            raise InputError(
+                f"height {self.height} and width {self.width} must be multiples of space_factor = {self.space_factor}"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
@@ -105,6 +122,8 @@ class Training:
         for name in ("validate_every", "sample_every"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0, which switches it off")
+        if not 0 <= self.ema_decay <= 1:
+            raise InputError(f"ema_decay is {self.ema_decay}: it must lie in [0, 1]")
         if self.batch_size % self.micro_batches:
             raise InputError(f"micro_batches is {self.micro_batches}: it must divide batch_size = {self.batch_size}")
         for i, stage in enumerate(self.stages):
@@ -135,6 +154,8 @@ class Experiment:
     mesh: MeshShape = MeshShape()
 
     def __post_init__(self):
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}: it must be 0 to 2^32 − 1")
         if self.model.encoders is None:
             raise InputError("model.encoders is None: training needs the built-in prompt and image encoders")
         patch, size = self.model.patch, self._latent_size()
@@ -148,6 +169,13 @@ class Experiment:
                 ("model.encoders.prompt_bytes", self.model.encoders.prompt_bytes, "prompt_bytes", world.prompt_bytes),
                 ("model.channels", self.model.channels, "channels (RGB)", 3),
             ]
+            if world.scene != "D1":
+                shortest = min(segments for stage in self.training.stages for _, segments in stage.curriculum)
+                if shortest < world.toys + 1:
+                    raise InputError(
+                        f"training.stages has a curriculum of {shortest} segments, but scene {world.scene} needs "
+                        f"{world.toys + 1}: its toys and a return"
+                    )
             for name, value, other, wanted in pairs:
                 if value != wanted:
                     raise InputError(f"{name} is {value}, but data.world has {other} = {wanted}: make them equal")
@@ -185,8 +213,11 @@ def read_json(path: Path) -> Experiment:
 
 
 def fingerprint(experiment: Experiment) -> str:
-    """A short hash of everything that decides the result of training; what is only looked at or kept does not."""
+    """A short hash of everything that decides the result of training; what is only looked at or kept does not,
+    nor the mesh, so that a run may go on with other devices.
+    """
     fields = config.to_dict(experiment)
     for name in OBSERVATION:
         fields["training"].pop(name)
+    fields.pop("mesh")
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ ROOT = Path(mpjax.__path__[0])
 FLOORS = [
     ["errors"],
     ["codecs", "conditioning", "config", "diffusion", "parallel", "progress", "stopping"],
-    ["data", "models", "training.optimizer"],
+    ["data", "models", "training.optimizer", "training.trainable"],
     ["training.curriculum"],
     ["experiment"],
     ["datasets", "weights"],

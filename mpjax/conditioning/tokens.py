@@ -15,7 +15,7 @@ def encode_prompt(prompt: str, length: int) -> np.ndarray:
     if len(data) > length:
         raise InputError(
             f"prompt {prompt[:40]!r} has {len(data)} bytes, but this model reads {length}: "
-            "shorten it, or train with a larger conditioning.prompt_bytes"
+            "shorten it, or train with a larger model.encoders.prompt_bytes"
         )
     tokens = np.zeros(length, np.int32)
     tokens[: len(data)] = np.frombuffer(data, np.uint8).astype(np.int32) + 1

@@ -11,6 +11,7 @@ from mpjax.diffusion.forcing import Direct, Student, Teacher
 from mpjax.evaluation.statistics import median_interval
 from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
+from mpjax.parallel.mesh import MeshShape
 from mpjax.training.gradients import Objective
 from mpjax.training.state import StateFactory
 from mpjax.training.step import make_train_step
@@ -31,13 +32,13 @@ def step_time_ratio(experiment: Experiment, forcing: Teacher | Direct | Student,
     last_batch = sum(s.steps for s in experiment.training.stages) - 1
     denoiser = Denoiser(experiment.model, experiment.guidance)
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
-    factory = StateFactory(
-        denoiser=denoiser, seed=experiment.seed, batch=example, mesh=experiment.mesh.build(jax.devices()[:1])
-    )
+    factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=MeshShape().build())
     steps, states = [], []
     arms: tuple[Teacher | Direct | Student, ...] = (Teacher(), forcing)
     for kind in arms:
-        objective = Objective(denoiser=denoiser, forcing=kind, time=stage.time, given=stage.given)
+        objective = Objective(
+            denoiser=denoiser, forcing=kind, time=stage.time, bptt_depth=stage.bptt_depth, given=stage.given
+        )
         optimizer = stage.optimizer.transformation(stage.steps)
         step = make_train_step(objective, optimizer, trainable=stage.trainable, ema_decay=experiment.training.ema_decay)
         steps.append(jax.jit(step))

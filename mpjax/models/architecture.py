@@ -97,6 +97,10 @@ class Encoders:
     image_patch: int = 8
 
     def __post_init__(self):
+        if min(self.prompt_bytes, self.bytes_per_token, self.width, self.heads, self.image_patch) < 1 or self.depth < 0:
+            raise InputError(
+                "prompt_bytes, bytes_per_token, width, heads and image_patch must be at least 1, depth at least 0"
+            )
         if self.prompt_bytes % self.bytes_per_token:
             raise InputError(
                 f"prompt_bytes is {self.prompt_bytes}: use a multiple of bytes_per_token = {self.bytes_per_token}"
@@ -147,6 +151,17 @@ class Architecture:
     remat: str = "full"
 
     def __post_init__(self):
+        sizes = (
+            self.channels,
+            self.heads,
+            self.head_dim,
+            self.patch,
+            self.text_width,
+            self.pooled_width,
+            self.image_width,
+        )
+        if min(sizes) < 1 or self.rope_theta <= 0 or self.mlp_ratio <= 0:
+            raise InputError("channels, heads, head_dim, patch, widths, rope_theta and mlp_ratio must all be above 0")
         if sum(self.rope_axes) != self.head_dim or any(axis % 2 for axis in self.rope_axes):
             raise InputError(
                 f"rope_axes is {self.rope_axes}: three even numbers that sum to head_dim = {self.head_dim}"

@@ -81,8 +81,6 @@ class FrameEncoder(nn.Module):
         dtype = jnp.dtype(arch.dtype)
         kernel = (1, patch, patch)
         x = Dense(arch.image_width, (None, "embed"), dtype=dtype, name="embed")(patchify(reference, kernel))
-        positions = grid_positions(token_grid(reference.shape[1:4], kernel), POSITION_WIDTH)[
-            :, 2 * (POSITION_WIDTH // 2) :
-        ]
+        positions = grid_positions(token_grid(reference.shape[1:4], kernel), POSITION_WIDTH)[:, POSITION_WIDTH:]
         x = x + Dense(arch.image_width, (None, "embed"), use_bias=False, dtype=dtype, name="positions")(positions)
         return x + FeedForward(2 * arch.image_width, dtype=dtype, name="mlp")(AffineLayerNorm(name="norm")(x))

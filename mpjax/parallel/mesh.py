@@ -8,7 +8,7 @@ from jax.sharding import AxisType, Mesh
 
 from mpjax.errors import InputError
 
-AXES = ("data", "fsdp", "context", "tensor")
+AXES = ("data", "fsdp", "tensor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,13 +18,11 @@ class MeshShape:
     Attributes:
         data: replicas, each with its slice of the batch.
         fsdp: slices of the batch whose parameters are sharded too.
-        context: slices of the token sequence.
         tensor: slices of heads and MLP.
     """
 
     data: int = 1
     fsdp: int = 1
-    context: int = 1
     tensor: int = 1
 
     def __post_init__(self):
@@ -40,8 +38,8 @@ class MeshShape:
             InputError: the product does not equal the number of devices.
         """
         devices = jax.devices() if devices is None else devices
-        rest = self.fsdp * self.context * self.tensor
-        shape = (self.data or max(len(devices) // rest, 1), self.fsdp, self.context, self.tensor)
+        rest = self.fsdp * self.tensor
+        shape = (self.data or max(len(devices) // rest, 1), self.fsdp, self.tensor)
         if self == MeshShape():
             devices = devices[:1]  # the default is one device, whatever the machine has
         if math.prod(shape) != len(devices):

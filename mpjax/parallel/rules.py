@@ -70,7 +70,7 @@ def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
         InputError: they do not divide the batch.
     """
     sharding = NamedSharding(mesh, spec(("batch",)))
-    parts = sharding.num_devices // (mesh.shape["context"] * mesh.shape["tensor"])
+    parts = sharding.num_devices // mesh.shape["tensor"]
     if batch_size % parts:
         raise InputError(f"batch_size is {batch_size}: it must be a multiple of the mesh's data · fsdp = {parts}")
     return sharding

@@ -4,6 +4,7 @@ One step holds three items: `ema` (what generation and `train --init` read), `st
 state) and `data` (the position in the data, which is a pure function of seed and step).
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ class Checkpoints:
     """The checkpoints of one run folder; a context manager that waits for pending writes."""
 
     def __init__(self, folder: Path, keep: int = 2):
+        # Orbax counts any folder with a number as a step; one that a crash left incomplete would block later saves.
+        for path in folder.glob("[0-9]*"):
+            if path.is_dir() and path.name.isdigit() and not (path / COMPLETE).is_file():
+                shutil.rmtree(path)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -47,10 +52,8 @@ class Checkpoints:
         self._manager.close()
 
     def latest(self) -> int | None:
-        """The newest complete step, or None. A folder that a crash left empty is no checkpoint."""
-        root = Path(self._manager.directory)
-        complete = [s for s in self._manager.all_steps() if (root / str(s) / COMPLETE).is_file()]
-        return max(complete, default=None)
+        """The newest complete step, or None."""
+        return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
         """Starts writing the state under its step; returns once the arrays may be overwritten."""
@@ -60,7 +63,10 @@ class Checkpoints:
             "state": ocp.args.StandardSave(_to_plain(state)),
             "data": ocp.args.JsonSave({"next_batch": step}),
         }
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        if not self._manager.save(step, args=ocp.args.Composite(**items)):
+            raise InputError(
+                f"{self._manager.directory} refused to save update {step}: remove the folders of later steps"
+            )
 
     def restore(self, step: int, target: TrainState) -> TrainState:
         """Reads a step into the shapes, dtypes and shardings of `target` (arrays or `jax.ShapeDtypeStruct`)."""

@@ -6,6 +6,7 @@ from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Direct, Student, Teacher
 from mpjax.errors import InputError
 from mpjax.training.optimizer import Optimizer
+from mpjax.training.trainable import TRAINABLE_SETS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class Stage:
             raise InputError(
                 f"curriculum is {self.curriculum}: every entry needs more than the {self.given} given segments"
             )
+        if self.trainable not in TRAINABLE_SETS:
+            raise InputError(f"trainable is {self.trainable!r}: it must be one of {', '.join(TRAINABLE_SETS)}")
         if self.steps < 1 or self.given < 0 or (self.bptt_depth is not None and self.bptt_depth < 0):
             raise InputError("steps must be at least 1, given and bptt_depth at least 0")
 

@@ -85,7 +85,7 @@ def chain_gradients(
     """
     denoiser, forcing = objective.denoiser, objective.forcing
     params = jax.lax.stop_gradient(merge(trainable, frozen))
-    through_memory = trains_memory(trainable)
+    through_memory = trains_memory(trainable) and denoiser.architecture.semanticpack is not None
     given = batch.weight == 0
     used = (~given).any(0)
     later = _later(used)
@@ -136,12 +136,16 @@ def chain_gradients(
     )
     *_, grads, carry = state
     if through_memory:
-        grads = _add(grads, _through_time(objective, trainable, frozen, batch, (memories, segments, cotangents, later)))
+        kept = (memories, segments, cotangents, later)
+        grads = _through_time(objective, trainable, frozen, batch, grads, kept)
     return losses, grads, carry
 
 
-def _through_time(objective: Objective, trainable: dict, frozen: dict, batch: Batch, kept: tuple) -> dict:
-    """The reverse scan. `waiting` holds cotangents on ψ_{n+1}: entry a has passed a updates, or all in one entry."""
+def _through_time(objective: Objective, trainable: dict, frozen: dict, batch: Batch, grads: dict, kept: tuple) -> dict:
+    """The reverse scan, adding to `grads`.
+
+    `waiting` holds cotangents on ψ_{n+1}: entry a has passed a updates; at full depth one entry holds their sum.
+    """
     denoiser, depth = objective.denoiser, objective.bptt_depth
 
     def update(trainable: dict, tokens: jax.Array, memory: Memory, segment: jax.Array) -> jax.Array:
@@ -155,8 +159,10 @@ def _through_time(objective: Objective, trainable: dict, frozen: dict, batch: Ba
 
         def run(grads: dict) -> tuple[jax.Array, dict]:
             _, pullback = jax.vjp(lambda p, tokens: update(p, tokens, memory, segment), trainable, memory.tokens)
-            grad, passed = jax.vmap(pullback)(passing)
-            return passed, _add(grads, jax.tree.map(lambda g: g.sum(0), grad))
+            # Linear: one pass of the sum gives the parameters' share, whatever the ages of the cotangents.
+            grad, together = pullback(passing.sum(0))
+            passed = together[None] if depth is None else jax.vmap(lambda c: pullback(c)[1])(passing)
+            return passed, _add(grads, grad)
 
         passed, grads = jax.lax.cond(later, run, lambda grads: (jnp.zeros_like(passing), grads), grads)
         waiting = cotangent[None] + passed if depth is None else jnp.concatenate([cotangent[None], passed])
@@ -164,8 +170,7 @@ def _through_time(objective: Objective, trainable: dict, frozen: dict, batch: Ba
 
     cotangents = kept[2]
     waiting = jnp.zeros((1 if depth is None else depth + 1, *cotangents.shape[1:]), cotangents.dtype)
-    zeros = jax.tree.map(jnp.zeros_like, trainable)
-    (waiting, grads), _ = jax.lax.scan(back, (waiting, zeros), kept, reverse=True)
+    (waiting, grads), _ = jax.lax.scan(back, (waiting, grads), kept, reverse=True)
     _, pullback = jax.vjp(
         lambda p: denoiser.init_memory(merge(p, frozen), batch.prompts[:, 0], batch.reference).tokens, trainable
     )

@@ -75,7 +75,9 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
         # -- State: a checkpoint, else --init, else scratch ----------------------------------------------------------
         denoiser = Denoiser(experiment.model, experiment.guidance)
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
-        factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh)
+        factory = StateFactory(
+            denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh, micro_batches=training.micro_batches
+        )
         if step is None:
             state = factory.create(stages[0])
             if init is not None:
@@ -180,14 +182,14 @@ def _run_stage(
             if due["log"]:
                 log.scalars(step, "train", values)
                 progress.update(step, f"loss {values['loss']:.4f}")
-        # Save before anything else is computed: whatever fails later, this update is kept.
-        if due["save"]:
-            checkpoints.save(state)
-            saved = step
+        # Save last: a run that goes on from here has logged everything up to here, once.
         if due["validate"]:
             observe.validate(step, objective, state.ema, log)
         if due["sample"]:
             observe.sample(step, state.ema, log)
+        if due["save"]:
+            checkpoints.save(state)
+            saved = step
         if step == last or stop:
             break
     return state
@@ -230,26 +232,44 @@ class _Observer:
 
 def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path | None) -> None:
     """Writes `run.json`, or checks that it is this experiment's."""
-    path = folder / "run.json"
+    path, temporary = folder / "run.json", folder / "run.tmp"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give --run a folder")
     origin = None if init is None else str(init)
     mark = fingerprint(experiment)
+    # The normalisation in the codec's description tells datasets apart that were encoded from other videos.
+    decoding = json.loads(
+        json.dumps(
+            {
+                "codec": datasets.codec.spec(),
+                "fps": datasets.fps,
+                "height": datasets.height,
+                "width": datasets.width,
+            }
+        )
+    )
     if path.is_file():
-        stored = json.loads(path.read_text())
-        if (stored["fingerprint"], stored["init"]) != (mark, origin):
+        try:
+            stored = json.loads(path.read_text())
+            same = (stored["fingerprint"], stored["init"]) == (mark, origin)
+            same_data = all(stored[name] == value for name, value in decoding.items())
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path} is damaged: give another --run folder") from None
+        if not same:
             raise InputError(f"{folder} belongs to another experiment (see {path}): give another --run folder")
+        if not same_data:
+            raise InputError(
+                f"{folder} was trained on a dataset encoded otherwise (see {path}): give another --run folder"
+            )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(p != temporary for p in folder.iterdir()):
         raise InputError(f"{folder} is not empty and no run folder: give another --run folder")
     folder.mkdir(parents=True, exist_ok=True)
     run = {
         "fingerprint": mark,
         "init": origin,
-        "codec": datasets.codec.spec(),
-        "fps": datasets.fps,
-        "height": datasets.height,
-        "width": datasets.width,
+        **decoding,
         "experiment": config.to_dict(experiment),
     }
-    temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(run, indent=1) + "\n")
     temporary.replace(path)

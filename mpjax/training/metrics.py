@@ -14,9 +14,11 @@ class MetricsLog:
         self._path = folder / "log.jsonl"
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
-            self._path.write_text("".join(line + "\n" for line in lines))
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text("".join(line + "\n" for line in lines))
+            temporary.replace(self._path)
         self._file = self._path.open("a", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -47,12 +47,19 @@ class StateFactory:
         seed: of initialisation; it does not depend on the mesh.
         batch: shapes of a batch (`jax.ShapeDtypeStruct` leaves).
         mesh: devices.
+        micro_batches: parts of a batch; a forcing's carry has the shape of one and passes through all of them.
     """
 
     denoiser: Denoiser
     seed: int
     batch: Batch
     mesh: Mesh
+    micro_batches: int = 1
+
+    def _carry(self, stage: Stage) -> Carry:
+        """What the forcing of a stage keeps, before its first update."""
+        shape = self.batch.segments.shape
+        return stage.forcing.init((shape[0] // self.micro_batches, *shape[2:]))
 
     def _boxed(self, stage: Stage) -> TrainState:
         """A fresh state whose parameters are boxed with logical axis names."""
@@ -70,7 +77,7 @@ class StateFactory:
             params=params,
             ema=jax.tree.map(jnp.copy, params),
             opt_state=stage.optimizer.transformation(stage.steps).init(partition(params, stage.trainable)[0]),
-            carry=stage.forcing.init((self.batch.segments.shape[0], *segment)),
+            carry=self._carry(stage),
             key=jax.random.fold_in(key, 1),
         )
 
@@ -96,8 +103,7 @@ class StateFactory:
 
         def fresh(params: Any) -> tuple:
             transformation = stage.optimizer.transformation(stage.steps)
-            carry = stage.forcing.init((self.batch.segments.shape[0], *self.batch.segments.shape[2:]))
-            return transformation.init(partition(params, stage.trainable)[0]), carry
+            return transformation.init(partition(params, stage.trainable)[0]), self._carry(stage)
 
         make = jax.jit(fresh, out_shardings=(shardings.opt_state, shardings.carry))
         opt_state, carry = make(state.params)

@@ -53,7 +53,8 @@ def make_train_step(
         if micro_batches == 1:
             losses, grads, carry = chain_gradients(objective, trained, frozen, state.carry, batch, key, total)
         else:
-            parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+            # Interleaved, so that every device keeps its share of each part.
+            parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
             zeros = jax.tree.map(jnp.zeros_like, trained)
             (grads, carry), losses = jax.lax.scan(accumulate, (zeros, state.carry), (parts, jnp.arange(micro_batches)))
             losses = losses.sum(0)

@@ -14,8 +14,8 @@ from mpjax.training.trainable import parameter_path
 from tests.tiny import tiny_architecture, tiny_batch
 
 
-def mesh(data=1, fsdp=1, context=1, tensor=1):
-    return AbstractMesh((data, fsdp, context, tensor), AXES)
+def mesh(data=1, fsdp=1, tensor=1):
+    return AbstractMesh((data, fsdp, tensor), AXES)
 
 
 def test_spec_maps_names_to_mesh_axes():
@@ -88,7 +88,7 @@ def test_a_mesh_needs_as_many_devices_as_there_are(fields):
         MeshShape(**fields).build(jax.devices()[:1])
 
 
-@pytest.mark.parametrize("fields", [{"data": -1}, {"fsdp": 0}, {"context": 0}, {"tensor": -2}])
+@pytest.mark.parametrize("fields", [{"data": -1}, {"fsdp": 0}, {"tensor": -2}])
 def test_bad_fields_are_named(fields):
     with pytest.raises(InputError, match=f"^{next(iter(fields))} is "):
         MeshShape(**fields)

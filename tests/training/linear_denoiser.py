@@ -10,6 +10,7 @@ from mpjax.data.batch import Batch
 from mpjax.models.architecture import FramePack
 from mpjax.models.framepack import empty_history
 from mpjax.models.semanticpack import Memory
+from tests.tiny import tiny_architecture
 
 PACK = FramePack(segment_frames=2, history_frames=(1, 0, 0))
 SHAPE = (2, 2, 2, 3)  # f, h, w, c of a segment
@@ -24,6 +25,8 @@ class LinearDenoiser:
     """
 
     calls: list | None = dataclasses.field(default=None, hash=False, compare=False)
+
+    architecture = tiny_architecture(framepack=PACK, semanticpack=None)
 
     def start(self, params, prompts, reference):
         return empty_history(reference, PACK), self.init_memory(params, prompts, reference)
@@ -45,6 +48,8 @@ class LinearDenoiser:
 
 class RecurrentDenoiser(LinearDenoiser):
     """With a memory: ψ_0 = e · mean(reference), ψ' = tanh(a · ψ + c · mean(segment)), read as u · ψ beside history."""
+
+    architecture = tiny_architecture(framepack=PACK)
 
     def init_memory(self, params, prompts, reference):
         mean = reference.mean((1, 2, 3, 4)) + prompts.sum(1)
