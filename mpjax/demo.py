@@ -6,6 +6,7 @@ done, so the same command goes on where it stopped.
 
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -18,12 +19,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from mpjax import config, experiment
 from mpjax.data.filmstrip import filmstrip, png
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.forcing import Direct
 from mpjax.errors import InputError
+from mpjax.evaluation import report_figures
 from mpjax.evaluation.drift import evaluate_drift
 from mpjax.evaluation.recall import evaluate_recall
 from mpjax.evaluation.report import write_report
@@ -294,7 +297,24 @@ def _write(
         report["training"] |= {f"drift_{name}": part["training"] for name, part in drift.items()}
     if cost is not None:
         report["step_time_ratio_direct_over_teacher"] = cost
+    _overview(folder / "overview.png", report["recall"], pictures)
     return write_report(report, pictures, folder)
+
+
+def _overview(path: Path, recall: dict, pictures: dict[str, bytes]) -> None:
+    """One picture of the result: recall by gap, and below it true and generated returns."""
+    panels = [report_figures.png(report_figures.recall_figure(recall))]
+    panels += [pictures[name] for name in ("recall_gap_2", "recall_gap_4") if name in pictures]
+    images = [Image.open(io.BytesIO(panel)).convert("RGB") for panel in panels]
+    width = images[0].width
+    images = [image.resize((width, image.height * width // image.width), Image.Resampling.LANCZOS) for image in images]
+    gap = 16
+    canvas = Image.new("RGB", (width, sum(image.height + gap for image in images) - gap), "white")
+    top = 0
+    for image in images:
+        canvas.paste(image, (0, top))
+        top += image.height + gap
+    path.write_bytes(png(np.asarray(canvas)))
 
 
 def _segment_time_ratio(seconds: list[float]) -> dict[str, float]:
