@@ -20,7 +20,7 @@ def get_config(argument: str = "base") -> ConfigDict:
     config = recall_tiny.get_config("framepack")
     config.data = dict(kind="recallworld", world=dict(scene="D1"))
     base = argument in ("base", "smoke")
-    steps = {"base": 1200, "smoke": 20}.get(argument, 600)
+    steps = {"base": 900, "smoke": 20}.get(argument, 450)
     config.training = dict(
         stages=[
             dict(

@@ -14,10 +14,10 @@ from mpjax.errors import InputError
 def get_config(argument: str = "memorypack") -> ConfigDict:
     if argument not in ("memorypack", "framepack", "smoke"):
         raise InputError(f"argument {argument!r} is unknown: use memorypack, framepack or smoke")
-    steps = 20 if argument == "smoke" else 2400
+    steps = 20 if argument == "smoke" else 2800
     config = ConfigDict()
     config.seed = 0
-    config.data = dict(kind="recallworld", world=dict(scene="R1", path="fixed"), return_focus=0.4)
+    config.data = dict(kind="recallworld", world=dict(scene="R1", path="fixed"))
     config.model = dict(
         channels=3,
         heads=2,
