@@ -12,6 +12,7 @@ from mpjax.models.architecture import Architecture, FramePack
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History, empty_history
 from mpjax.models.memorypack import Denoiser, MemoryPack
+from mpjax.models.refiner import TokenRefiner
 from mpjax.models.semanticpack import Memory
 from tests.models import numpy_network
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
@@ -93,6 +94,21 @@ def test_padded_text_and_invalid_memory_reach_nothing(small):
     tokens = np.where(memory.valid[..., None], other[3].tokens, memory.tokens)
     shown = predict(small, x_t, history, condition, memory.replace(tokens=tokens))
     assert np.abs(plain - shown).max() > 1e-3
+
+
+def test_refiner_always_shows_key_0_and_survives_an_empty_mask(small):
+    """Key 0 is attended to even where the mask leaves it out; without any valid token the output stays finite."""
+    _, _, condition, _ = small_inputs()
+    mask = np.array([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0]], bool)
+    params = small[0]["context_embedder"]
+    module = TokenRefiner(SMALL.width, SMALL.heads, SMALL.mlp_width, SMALL.refiner_blocks)
+    args = to_float32((condition.text, mask, TIMESTEP))
+    got = np.asarray(jax.jit(lambda p: module.apply({"params": p}, *args))(params))
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    first = (condition.text[:1], mask[:1], TIMESTEP[:1])
+    want = numpy_network.refiner(exact, *first, SMALL.heads, SMALL.refiner_blocks)
+    np.testing.assert_allclose(got[:1], want, atol=1e-5 * np.abs(want).max())
+    assert np.isfinite(got).all()
 
 
 def test_empty_history_is_attended_to(small):

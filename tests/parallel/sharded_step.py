@@ -43,6 +43,11 @@ def update(denoiser, batch, params, shape):
     return state.params, state.opt_state[1][0].mu, float(metrics["loss"])
 
 
+def fresh(denoiser, batch, shape):
+    """Parameters as a run on this mesh would begin with."""
+    return StateFactory(denoiser=denoiser, seed=0, batch=batch, mesh=MeshShape(**shape).build()).create(STAGE).params
+
+
 def share(tree):
     """How much of a tree the first device holds."""
     leaves = jax.tree.leaves(tree)
@@ -59,6 +64,7 @@ def main(shapes):
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
     moved = largest(want, start)
+    initial = largest(fresh(denoiser, batch, shapes[-1]), fresh(denoiser, batch, {}))
     rows = []
     for shape in shapes:
         params, moments, loss = update(denoiser, batch, start, shape)
@@ -70,7 +76,7 @@ def main(shapes):
                 "moments": share(moments),
             }
         )
-    print(json.dumps({"devices": jax.device_count(), "moved": moved, "rows": rows}))
+    print(json.dumps({"devices": jax.device_count(), "moved": moved, "initial": initial, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -93,12 +93,6 @@ def test_accumulated_gradient_of_a_small_recurrence(forcing, depth):
     assert_gradient_of_the_unrolled_loss(linear_denoiser.RecurrentDenoiser(), data, params, forcing, depth)
 
 
-def test_accumulated_gradient_of_the_network_over_two_segments(tiny):
-    denoiser, _, params = tiny
-    batch = tiny_batch(denoiser.architecture, segments=2)
-    assert_gradient_of_the_unrolled_loss(denoiser, batch, params, Direct(), None)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("forcing", "depth"),
