@@ -42,3 +42,23 @@ def test_unknown_and_empty_sets_are_refused():
         partition(PARAMS, "head")
     with pytest.raises(InputError, match="matches no parameter"):
         partition({"head": PARAMS["head"]}, "memory")
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        ("memorize", True),
+        ("squeeze", True),
+        ("context_embedder", True),
+        ("image_projection", True),
+        ("prompt_encoder", True),
+        ("frame_encoder", True),
+        ("head", False),
+        ("blocks", False),
+        ("x_embedder", False),
+        ("clean_x_embedder", False),
+        ("time_text_embed", False),
+    ],
+)
+def test_what_memory_is_computed_from(room, expected):
+    assert trains_memory({room: {"kernel": jnp.ones(1)}, "frozen": {"kernel": None}}) == expected
