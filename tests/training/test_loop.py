@@ -26,8 +26,12 @@ def whole(home):
 
 @pytest.fixture(scope="module")
 def first_stage(home):
-    """A run of stage 1 alone that nothing interrupted."""
-    return finish(home, "first_stage", ":one")
+    """A run of stage 1 alone, killed after update 5, of which nothing was saved, and continued; its log at the kill."""
+    assert interrupt(home, "first_stage", "log:5", ":one").returncode == -9
+    folder = home[2] / "first_stage"
+    assert runs.steps(folder) == [3]
+    lines = runs.log(folder)
+    return finish(home, "first_stage", ":one"), lines
 
 
 def finish(home, name, argument="", *flags):
@@ -51,31 +55,31 @@ def assert_same_run(got, want, step):
     assert runs.log(got) == runs.log(want)
 
 
-def test_a_killed_stage_goes_on_with_the_same_bits(home, first_stage):
-    """Killed after update 5, of which nothing was saved: back to 3, and no log line twice."""
-    assert interrupt(home, "killed", "log:5", ":one").returncode == -9
-    folder = home[2] / "killed"
-    assert runs.steps(folder) == [3]
-    finish(home, "killed", ":one")
-    assert_same_run(folder, first_stage, 6)
-    assert [line["step"] for line in runs.log(folder)] == [1, 2, 3, 4, 5, 6]
+def test_a_killed_run_makes_the_same_updates_again(first_stage):
+    """From update 3 on: the numbers of 4 and 5 come out as they did before the kill, and no line stands twice."""
+    folder, lines = first_stage
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert runs.log(folder)[:5] == lines and len(runs.log(folder)) == 6
+    assert len({line["train/loss"] for line in runs.log(folder)}) == 6
 
 
 def test_a_finished_run_returns_at_once(home, first_stage):
-    before = (first_stage / "log.jsonl").read_bytes()
+    folder, _ = first_stage
+    before = (folder / "log.jsonl").read_bytes()
     started = time.monotonic()
-    done = runs.run(home[1], f"{home[0]}:one", first_stage)
+    done = runs.run(home[1], f"{home[0]}:one", folder)
     assert done.returncode == 0 and "finished already, 6 updates" in done.stdout
-    assert time.monotonic() - started < 60 and (first_stage / "log.jsonl").read_bytes() == before
+    assert time.monotonic() - started < 60 and (folder / "log.jsonl").read_bytes() == before
 
 
 def test_another_experiment_is_refused(home, first_stage, capsys):
-    before = (first_stage / "run.json").read_bytes()
+    folder, _ = first_stage
+    before = (folder / "run.json").read_bytes()
     for flags in (["--config.seed=1"], ["--init=elsewhere"]):
-        assert main(["train", f"--config={home[0]}:one", f"--run={first_stage}", *flags]) == 2
+        assert main(["train", f"--config={home[0]}:one", f"--run={folder}", *flags]) == 2
         said = capsys.readouterr().err
         assert "belongs to another experiment" in said and said.count("\n") == 1
-    assert (first_stage / "run.json").read_bytes() == before
+    assert (folder / "run.json").read_bytes() == before
 
 
 def test_a_folder_of_something_else_is_refused(home, tmp_path, capsys):
@@ -86,10 +90,11 @@ def test_a_folder_of_something_else_is_refused(home, tmp_path, capsys):
 
 
 def test_the_run_folder_describes_itself(first_stage):
-    stored = json.loads((first_stage / "run.json").read_text())
+    folder, _ = first_stage
+    stored = json.loads((folder / "run.json").read_text())
     assert stored["codec"]["name"] == "identity" and stored["fps"] == 4 and stored["height"] == stored["width"] == 8
     assert stored["experiment"]["training"]["stages"][0]["steps"] == 6 and stored["init"] is None
-    lines = runs.log(first_stage)
+    lines = runs.log(folder)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"train/loss", "train/gradient_norm", "train/forwards_per_update"} <= set(lines[0])
 
