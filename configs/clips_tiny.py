@@ -29,12 +29,12 @@ def get_config(argument: str = "full") -> ConfigDict:
         fps=12,
         time_factor=4,
         space_factor=8,
-        channels=48,
+        channels=16,
         max_segments=4,
         validation_fraction=0.15,
     )
     config.model = dict(
-        channels=48,
+        channels=16,
         heads=4,
         head_dim=32,
         dual_blocks=2,
