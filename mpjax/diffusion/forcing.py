@@ -67,7 +67,12 @@ class Forcing(Protocol):
 
 
 class _RectifiedFlow:
-    """Inputs of Eqs. (3) and (4), and no carry: what the plain arms share."""
+    """Inputs of Eqs. (3) and (4), one forward, no carry: what the plain arms share."""
+
+    @property
+    def forwards_per_segment(self) -> int:
+        """The loss's own."""
+        return 1
 
     def init(self, shape: tuple[int, ...]) -> Carry:
         """Nothing outlives an update."""
@@ -88,11 +93,6 @@ class Teacher(_RectifiedFlow):
 
     kind: ClassVar[str] = "teacher"
 
-    @property
-    def forwards_per_segment(self) -> int:
-        """The loss's own."""
-        return 1
-
     def history(
         self, carry: Carry, context: ForcingContext, x_1: jax.Array, x_t: jax.Array, v: jax.Array, t: jax.Array
     ) -> tuple[jax.Array, Carry]:
@@ -109,11 +109,6 @@ class Direct(_RectifiedFlow):
     """
 
     kind: ClassVar[str] = "direct"
-
-    @property
-    def forwards_per_segment(self) -> int:
-        """The loss's own."""
-        return 1
 
     def history(
         self, carry: Carry, context: ForcingContext, x_1: jax.Array, x_t: jax.Array, v: jax.Array, t: jax.Array
