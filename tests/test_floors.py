@@ -12,9 +12,11 @@ ROOT = Path(mpjax.__path__[0])
 # Ground first. Rooms of one floor do not import one another; the longest matching name decides.
 FLOORS = [
     ["errors"],
-    ["codecs", "conditioning", "config", "diffusion", "parallel", "progress", "stopping"],
-    ["data", "models", "training.optimizer", "training.trainable"],
-    ["training.curriculum"],
+    ["config", "diffusion", "parallel", "progress", "stopping"],
+    ["models", "training.optimizer", "training.trainable"],
+    ["interop", "training.curriculum"],
+    ["codecs", "conditioning"],
+    ["data"],
     ["experiment"],
     ["datasets", "weights"],
     ["generation", "training"],

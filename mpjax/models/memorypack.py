@@ -24,6 +24,8 @@ from mpjax.models.semanticpack import Memorize, Memory, Squeeze, memory_tokens, 
 
 TIME_SCALE = 1000.0
 
+Prompts = jax.Array | Condition  # bytes int32 `[b, l]` for the built-in encoders, or embeddings made before
+
 
 class ImageProjection(nn.Module):
     """down(SiLU(up(x))): image tokens → context width (diffusers `FramepackClipVisionProjection`)."""
@@ -61,8 +63,16 @@ class MemoryPack(nn.Module):
             self.prompt_encoder = PromptEncoder(arch, arch.encoders)
             self.frame_encoder = FrameEncoder(arch, arch.encoders)
 
-    def condition(self, prompts: jax.Array, reference: jax.Array) -> Condition:
-        """prompts int32 `[b, l]`, reference latents `[b, 1, h, w, c]` → embeddings."""
+    def condition(self, prompts: Prompts, reference: jax.Array) -> Condition:
+        """prompts int32 `[b, l]`, reference latents `[b, 1, h, w, c]` → embeddings; a `Condition` is returned as it is.
+
+        Raises:
+            ValueError: bytes for a network without the built-in encoders.
+        """
+        if isinstance(prompts, Condition):
+            return prompts
+        if not self.architecture.encoders:
+            raise ValueError("this network has no prompt encoder: pass a Condition of embeddings")
         text, mask, pooled = self.prompt_encoder(prompts)
         return Condition(text=text, text_mask=mask, pooled=pooled, image=self.frame_encoder(reference))
 
@@ -125,7 +135,7 @@ class MemoryPack(nn.Module):
         tokens = self.squeeze(self.memorize(segment), memory).astype(memory.tokens.dtype)
         return pad_memory(tokens, jnp.ones(tokens.shape[:2], bool), memory.tokens.shape[1])
 
-    def __call__(self, prompts: jax.Array, reference: jax.Array, segment: jax.Array) -> jax.Array:
+    def __call__(self, prompts: Prompts, reference: jax.Array, segment: jax.Array) -> jax.Array:
         """Runs every part once, so that initialisation creates every parameter."""
         condition = self.condition(prompts, reference)
         memory = self.init_memory(condition, (reference.shape[2], reference.shape[3]))
@@ -155,12 +165,12 @@ class Denoiser:
     def _apply(self, params: dict, *args: Any, method: str) -> Any:
         return self.module.apply({"params": params}, *args, method=method)
 
-    def init(self, key: jax.Array, prompts: jax.Array, reference: jax.Array, segment: jax.Array) -> dict:
+    def init(self, key: jax.Array, prompts: Prompts, reference: jax.Array, segment: jax.Array) -> dict:
         """Parameters, boxed with logical axis names (`flax.linen.unbox` strips them)."""
         return self.module.init(key, prompts, reference, segment)["params"]
 
-    def condition(self, params: dict, prompts: jax.Array, reference: jax.Array) -> Condition:
-        """Prompt bytes int32 `[b, l]` and reference latents `[b, 1, h, w, c]` → embeddings."""
+    def condition(self, params: dict, prompts: Prompts, reference: jax.Array) -> Condition:
+        """Prompt bytes int32 `[b, l]` and reference latents `[b, 1, h, w, c]` → embeddings, unless they are given."""
         return self._apply(params, prompts, reference, method="condition")
 
     def velocity(
@@ -172,11 +182,11 @@ class Denoiser:
             guidance = jnp.full(x_t.shape[:1], TIME_SCALE * self.guidance)
         return self._apply(params, x_t, t, history, condition, memory, guidance, method="velocity")
 
-    def start(self, params: dict, prompts: jax.Array, reference: jax.Array) -> tuple[History, Memory]:
+    def start(self, params: dict, prompts: Prompts, reference: jax.Array) -> tuple[History, Memory]:
         """History and ψ_0 of a video with first prompt int32 `[b, l]` and reference frame `[b, 1, h, w, c]`."""
         return empty_history(reference, self.architecture.framepack), self.init_memory(params, prompts, reference)
 
-    def init_memory(self, params: dict, prompts: jax.Array, reference: jax.Array) -> Memory:
+    def init_memory(self, params: dict, prompts: Prompts, reference: jax.Array) -> Memory:
         """ψ_0."""
         condition = self.condition(params, prompts, reference)
         size = (reference.shape[2], reference.shape[3])
