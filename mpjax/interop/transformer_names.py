@@ -3,7 +3,6 @@
 Source: docs/backbone.md, section 1.12 (diffusers 0.42 `HunyuanVideoFramepackTransformer3DModel.state_dict()`).
 """
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +13,7 @@ from mpjax.interop.layout import Entry, Kind
 from mpjax.models.architecture import Architecture
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import RATES
-from mpjax.models.memorypack import Denoiser
+from mpjax.models.memorypack import Denoiser, Prompts
 
 OWN_PREFIX = "mpjax."  # tensors that no other implementation has: SemanticPack and the built-in encoders
 
@@ -71,25 +70,24 @@ _OWN = ("memorize", "squeeze", "prompt_encoder", "frame_encoder")
 def parameter_shapes(architecture: Architecture) -> dict[str, Any]:
     """The parameter tree of an architecture as `jax.ShapeDtypeStruct`; nothing is allocated."""
     arch = architecture
-    denoiser = Denoiser(arch)
-    latents = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    size = (arch.patch * 4, arch.patch * 4, arch.channels)
-    if arch.encoders:
-        prompts = jax.ShapeDtypeStruct((1, arch.encoders.prompt_bytes), jnp.int32)
-    else:
-        prompts = Condition(
-            text=latents((1, 1, arch.text_width)),
-            text_mask=jax.ShapeDtypeStruct((1, 1), bool),
-            pooled=latents((1, arch.pooled_width)),
-            image=latents((1, 1, arch.image_width)),
-        )
-    shapes = jax.eval_shape(
-        denoiser.init,
-        jax.random.key(0),
-        prompts,
-        latents((1, 1, *size)),
-        latents((1, arch.framepack.segment_frames, *size)),
-    )
+    size = (4 * arch.patch, 4 * arch.patch, arch.channels)
+
+    def init(key: jax.Array) -> dict:
+        """Any size of latents and any number of tokens gives the same parameters."""
+        prompts: Prompts
+        if arch.encoders:
+            prompts = jnp.zeros((1, arch.encoders.prompt_bytes), jnp.int32)
+        else:
+            prompts = Condition(
+                text=jnp.zeros((1, 1, arch.text_width)),
+                text_mask=jnp.ones((1, 1), bool),
+                pooled=jnp.zeros((1, arch.pooled_width)),
+                image=jnp.zeros((1, 1, arch.image_width)),
+            )
+        segment = jnp.zeros((1, arch.framepack.segment_frames, *size))
+        return Denoiser(arch).init(key, prompts, jnp.zeros((1, 1, *size)), segment)
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
     return nn.unbox(shapes)
 
 
