@@ -158,6 +158,10 @@ class Experiment:
             raise InputError(f"seed is {self.seed}: it must be 0 to 2^32 − 1")
         if self.model.encoders is None:
             raise InputError("model.encoders is None: training needs the built-in prompt and image encoders")
+        if self.model.framepack.backwards:
+            raise InputError(
+                "model.framepack.rope_layout is 'framepack_f0', which only generates: train with 'framepack_f1'"
+            )
         patch, size = self.model.patch, self._latent_size()
         if size[0] % patch or size[1] % patch:
             raise InputError(f"model.patch is {patch}: it must divide the latents' {size[0]} × {size[1]}")

@@ -39,11 +39,8 @@ def save_state(path: Path, state: GenerationState, metadata: dict[str, Any]) -> 
     """Writes one safetensors file, at once when it is complete; `metadata` is anything JSON holds."""
     history, memory = state.video.history, state.video.memory
     tensors = {
-        "history.reference": history.reference,
-        "history.frames": history.frames,
-        "history.segments": history.segments,
-        "memory.tokens": memory.tokens,
-        "memory.valid": memory.valid,
+        **{f"history.{name}": getattr(history, name) for name in History.__annotations__},
+        **{f"memory.{name}": getattr(memory, name) for name in Memory.__annotations__},
         "key": jax.random.key_data(state.key),
         "segment": state.segment,
         **{f"tail.{name}": array for name, array in state.tail.items()},

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from mpjax.errors import InputError
 
-RopeLayout = Literal["framepack_f1", "global"]
+RopeLayout = Literal["framepack_f1", "framepack_f0", "global"]
 REMAT_POLICIES = ("none", "full", "dots")
 
 
@@ -18,7 +18,8 @@ class FramePack:
         history_frames: latent frames kept at 1x, 2x and 4x (nearest first). FramePack-F1: (1, 2, 16).
         rope_layout: `framepack_f1` gives every segment the same positions (reference frame 0, history next, then the
             segment); `global` is the paper's RoPE Consistency: the reference frame keeps index 0 of the whole video
-            and every other frame its own place in it (docs/backbone.md).
+            and every other frame its own place in it; `framepack_f0` is that of the first FramePack, which generates a
+            video from its end to its beginning (docs/backbone.md).
     """
 
     segment_frames: int = 9
@@ -41,6 +42,11 @@ class FramePack:
     def reach(self) -> int:
         """Latent frames of the past that the denoiser sees."""
         return sum(self.history_frames)
+
+    @property
+    def backwards(self) -> bool:
+        """Whether the last segment of a video is generated first."""
+        return self.rope_layout == "framepack_f0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

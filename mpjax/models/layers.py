@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 EPSILON = 1e-6
-SINUSOID_WIDTH = 256
+SINUSOID_FREQUENCIES = (10000.0 ** (-np.arange(128) / 128)).astype(np.float32)
 
 default_init = nn.initializers.xavier_uniform()
 
@@ -79,9 +79,7 @@ def sinusoid(t: jax.Array) -> jax.Array:
     The caller passes t already scaled (1000 · σ, 1000 · guidance). Source: diffusers `Timesteps` with
     flip_sin_to_cos=True, downscale_freq_shift=0.
     """
-    half = SINUSOID_WIDTH // 2
-    frequencies = jnp.asarray(np.exp(-np.log(10000.0) * np.arange(half) / half), jnp.float32)
-    angles = t.astype(jnp.float32)[:, None] * frequencies
+    angles = t.astype(jnp.float32)[:, None] * SINUSOID_FREQUENCIES
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
 
 

@@ -20,6 +20,7 @@ from mpjax.models.framepack import CleanEmbedder, History, empty_history, packed
 from mpjax.models.layers import Dense, patchify, unpatchify
 from mpjax.models.mmdit import MMDiT, OutputHead, TimeTextEmbedding
 from mpjax.models.refiner import TokenRefiner
+from mpjax.models.rope import Table
 from mpjax.models.semanticpack import Memorize, Memory, Squeeze, memory_tokens, pad_memory
 
 TIME_SCALE = 1000.0
@@ -86,8 +87,24 @@ class MemoryPack(nn.Module):
         guidance: jax.Array | None = None,
     ) -> jax.Array:
         """FramePack-F1's raw output (noise − data) for noisy latents `[b, f, h, w, c]` at timestep `[b]` = 1000·σ."""
-        arch = self.architecture
         _, f, h, w, _ = x_t.shape
+        tokens, context, mask, temb, table = self.embed(x_t, timestep, history, condition, memory, guidance)
+        tokens = self.blocks(tokens, context, mask, temb, table)
+        noisy = f * (h // self.architecture.patch) * (w // self.architecture.patch)
+        return unpatchify(self.head(tokens[:, -noisy:], temb), f, h, w, self.architecture.patch)
+
+    def embed(
+        self,
+        x_t: jax.Array,
+        timestep: jax.Array,
+        history: History,
+        condition: Condition,
+        memory: Memory,
+        guidance: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Table]:
+        """What the blocks read: latent tokens, context and its mask, conditioning vector, RoPE table."""
+        arch = self.architecture
+        h, w = x_t.shape[2:4]
         if h % arch.patch or w % arch.patch:
             raise ValueError(f"latents of {h}×{w} do not divide into patches of {arch.patch}")
         noisy = self.x_embedder(patchify(x_t, (1, arch.patch, arch.patch)))
@@ -95,12 +112,10 @@ class MemoryPack(nn.Module):
         temb = self.time_text_embed(timestep, guidance, condition.pooled)
         image = self.image_projection(condition.image)
         text = self.context_embedder(condition.text, condition.text_mask, timestep)
-        context = jnp.concatenate([image, text, memory.tokens.astype(text.dtype)], 1)
-        image_mask = jnp.ones(image.shape[:2], bool)
-        mask = jnp.concatenate([image_mask, condition.text_mask, memory.valid], 1)
-        table = packed_table(history, arch)
-        tokens = self.blocks(latents, context, mask, temb, table)[:, -noisy.shape[1] :]
-        return unpatchify(self.head(tokens, temb), f, h, w, arch.patch)
+        context, mask = [image, text], [jnp.ones(image.shape[:2], bool), condition.text_mask]
+        if memory.tokens.shape[1]:  # else this is FramePack-F1 to the last operation
+            context, mask = [*context, memory.tokens.astype(text.dtype)], [*mask, memory.valid]
+        return latents, jnp.concatenate(context, 1), jnp.concatenate(mask, 1), temb, packed_table(history, arch)
 
     def velocity(
         self,
@@ -182,9 +197,12 @@ class Denoiser:
             guidance = jnp.full(x_t.shape[:1], TIME_SCALE * self.guidance)
         return self._apply(params, x_t, t, history, condition, memory, guidance, method="velocity")
 
-    def start(self, params: dict, prompts: Prompts, reference: jax.Array) -> tuple[History, Memory]:
-        """History and ψ_0 of a video with first prompt int32 `[b, l]` and reference frame `[b, 1, h, w, c]`."""
-        return empty_history(reference, self.architecture.framepack), self.init_memory(params, prompts, reference)
+    def start(
+        self, params: dict, prompts: Prompts, reference: jax.Array, total: int | jax.Array = 0
+    ) -> tuple[History, Memory]:
+        """History and ψ_0 of a video of `total` segments: first prompt int32 `[b, l]`, reference `[b, 1, h, w, c]`."""
+        history = empty_history(reference, self.architecture.framepack, total)
+        return history, self.init_memory(params, prompts, reference)
 
     def init_memory(self, params: dict, prompts: Prompts, reference: jax.Array) -> Memory:
         """ψ_0."""

@@ -83,7 +83,7 @@ def chain_gradients(
     Returns:
         losses: float32 `[s]`, they sum to the loss; gradients with the structure of `trainable`; carry.
     """
-    denoiser, forcing = objective.denoiser, objective.forcing
+    denoiser, forcing, pack = objective.denoiser, objective.forcing, objective.denoiser.architecture.framepack
     params = jax.lax.stop_gradient(merge(trainable, frozen))
     through_memory = trains_memory(trainable) and denoiser.architecture.semanticpack is not None
     given = batch.weight == 0
@@ -128,7 +128,7 @@ def chain_gradients(
         value, cotangent, drawn, grads, carry = jax.lax.cond(used, run, skip, grads, carry)
         x = jnp.where(given.reshape(-1, *(1,) * (x_1.ndim - 1)), x_1, drawn)
         next_memory = jax.lax.cond(later, lambda: denoiser.update_memory(params, memory, x), lambda: memory)
-        return (push(history, x), next_memory, grads, carry), (value, cotangent, memory, x)
+        return (push(history, x, pack), next_memory, grads, carry), (value, cotangent, memory, x)
 
     zeros = jax.tree.map(jnp.zeros_like, trainable)
     state, (losses, cotangents, memories, segments) = jax.lax.scan(
@@ -182,7 +182,7 @@ def chain_loss(objective: Objective, params: dict, batch: Batch, key: jax.Array)
 
     With the same key it draws the same t and noise as `chain_gradients`.
     """
-    denoiser = objective.denoiser
+    denoiser, pack = objective.denoiser, objective.denoiser.architecture.framepack
     given = batch.weight == 0
     used = (~given).any(0)
     total = batch.weight.sum()
@@ -203,7 +203,7 @@ def chain_loss(objective: Objective, params: dict, batch: Batch, key: jax.Array)
 
         loss = jax.lax.cond(used, run, lambda: jnp.zeros(()))
         next_memory = jax.lax.cond(later, lambda: denoiser.update_memory(params, memory, x_1), lambda: memory)
-        return (push(history, x_1), next_memory), loss
+        return (push(history, x_1, pack), next_memory), loss
 
     _, losses = jax.lax.scan(segment, (history, memory), _segments_first(batch, given, used, _later(used)))
     return losses

@@ -39,9 +39,9 @@ class Repeats(Denoiser):
         target = history.frames[:, -x_t.shape[1] :] + params["offset"]
         return (target - x_t) / jnp.maximum(1 - t, 1e-3).reshape(-1, 1, 1, 1, 1)
 
-    def start(self, params, prompts, reference):
+    def start(self, params, prompts, reference, total=0):
         memory = Memory(tokens=jnp.zeros((len(reference), 0, 8)), valid=jnp.zeros((len(reference), 0), bool))
-        return empty_history(reference, self.architecture.framepack), memory
+        return empty_history(reference, self.architecture.framepack, total), memory
 
     def update_memory(self, params, memory, segment):
         return memory

@@ -90,7 +90,7 @@ class Recorder(Denoiser):
         return Memory(tokens=tokens, valid=jnp.roll(memory.valid, 1, 1))
 
     def velocity(self, params, x_t, t, history, condition, memory):
-        indices = frame_indices(history.segments, self.architecture.framepack)
+        indices = frame_indices(history, self.architecture.framepack)
         arrays = jax.tree.leaves((history, memory, indices, condition))
         jax.debug.callback(lambda *values: self.seen.append([np.array(x) for x in values]), *arrays)
         return x_t * 0

@@ -17,7 +17,7 @@ def make_state(tokens: int = 3) -> GenerationState:
     frames = jnp.asarray(rng.normal(size=(4, 3, 2, 7, 1)).T, jnp.float32)
     return GenerationState(
         video=VideoState(
-            history=History(reference=frames[:, :1], frames=frames, segments=jnp.asarray(5, jnp.int32)),
+            history=History(reference=frames[:, :1], frames=frames, segments=jnp.int32(5), total=jnp.int32(9)),
             memory=Memory(
                 tokens=jnp.asarray(rng.normal(size=(1, tokens, 6)), jnp.float32),
                 valid=jnp.arange(tokens)[None] % 2 == 0,

@@ -7,7 +7,7 @@ import pytest
 
 from mpjax.errors import InputError
 from mpjax.models.architecture import FramePack
-from mpjax.models.framepack import CleanEmbedder, History, empty_history, packed_table, push
+from mpjax.models.framepack import CleanEmbedder, History, empty_history, frame_indices, packed_table, push
 from tests.tiny import tiny_architecture
 
 F1 = FramePack(segment_frames=9, history_frames=(1, 2, 16))
@@ -34,7 +34,7 @@ def test_empty_history_is_zeros_and_the_reference_nearest():
 def test_push_keeps_the_last_frames_of_the_whole_video():
     history, video = empty_history(numbered(100, 1), F1), [0] * 18 + [100]
     for n in range(4):
-        history = push(history, numbered(1 + 9 * n, 9))
+        history = push(history, numbered(1 + 9 * n, 9), F1)
         video += range(1 + 9 * n, 10 + 9 * n)
         assert numbers(history.frames) == video[-19:]
         assert numbers(history.reference) == [100] and int(history.segments) == n + 1
@@ -42,13 +42,32 @@ def test_push_keeps_the_last_frames_of_the_whole_video():
 
 def test_a_segment_longer_than_the_reach_pushes_everything_out():
     spec = FramePack(segment_frames=9, history_frames=(1, 2, 0))
-    assert numbers(push(empty_history(numbered(100, 1), spec), numbered(1, 9)).frames) == [7, 8, 9]
+    assert numbers(push(empty_history(numbered(100, 1), spec), numbered(1, 9), spec).frames) == [7, 8, 9]
+
+
+F0 = FramePack(segment_frames=9, history_frames=(1, 2, 16), rope_layout="framepack_f0")
+
+
+@pytest.mark.parametrize("total", [1, 2, 4, 5, 8])
+def test_f0_walks_from_the_end_with_the_paddings_of_its_demo(total):
+    """The list is the one of docs/backbone.md, section 2.3; indices start 0, blanks, segment, 1x, 2x, 4x."""
+    paddings = list(range(total))[::-1] if total <= 4 else [3] + [2] * (total - 3) + [1, 0]
+    history, video = empty_history(numbered(100, 1), F0, total), [0] * 19
+    assert numbers(history.frames) == video
+    for n, padding in enumerate(paddings):
+        behind, segment = (np.asarray(i) for i in frame_indices(history, F0))
+        blank = 1 + 9 * padding
+        np.testing.assert_array_equal(segment, np.arange(blank, blank + 9))
+        np.testing.assert_array_equal(behind, np.arange(blank + 9, blank + 28))
+        history = push(history, numbered(1 + 9 * n, 9), F0)
+        video = [*range(1 + 9 * n, 10 + 9 * n), *video]
+        assert numbers(history.frames) == video[:19]
 
 
 def test_tokens_come_as_4x_2x_reference_nearest():
     """One-hot embeddings tell which rate made a token, the value tells which frames."""
     arch = tiny_architecture(framepack=FramePack(segment_frames=2, history_frames=(1, 2, 4)))
-    history = History(reference=numbered(100, 1), frames=numbered(1, 7), segments=jnp.int32(0))
+    history = History(reference=numbered(100, 1), frames=numbered(1, 7), segments=jnp.int32(0), total=jnp.int32(0))
     names = ["proj_4x", "proj_2x", "proj_1x"]
     params = {}
     for i, (name, rate) in enumerate(zip(names, (4, 2, 1), strict=True)):

@@ -48,6 +48,7 @@ def small_inputs(seed=1):
         reference=rng.normal(size=(2, 1, HEIGHT, WIDTH, 3)),
         frames=rng.normal(size=(2, pack.reach, HEIGHT, WIDTH, 3)),
         segments=np.int32(3),
+        total=np.int32(0),
     )
     return rng.normal(size=(2, pack.segment_frames, HEIGHT, WIDTH, 3)), history, condition, memory
 

@@ -28,8 +28,8 @@ class LinearDenoiser:
 
     architecture = tiny_architecture(framepack=PACK, semanticpack=None)
 
-    def start(self, params, prompts, reference):
-        return empty_history(reference, PACK), self.init_memory(params, prompts, reference)
+    def start(self, params, prompts, reference, total=0):
+        return empty_history(reference, PACK, total), self.init_memory(params, prompts, reference)
 
     def init_memory(self, params, prompts, reference):
         return Memory(tokens=jnp.zeros((reference.shape[0], 1, 1)), valid=jnp.ones((reference.shape[0], 1), bool))

@@ -57,7 +57,7 @@ def unrolled_loss(params, objective, batch, key, depth=None):
             x = Euler(steps=forcing.steps).sample(denoise, jax.random.normal(key_forcing, x_1.shape))
         x = jax.lax.stop_gradient(jnp.where(batch.weight[:, n, None, None, None, None] == 0, x_1, x))
         fed.append(x)
-        history, memory = push(history, x), denoiser.update_memory(params, memory, x)
+        history, memory = push(history, x, denoiser.architecture.framepack), denoiser.update_memory(params, memory, x)
         memories.append(memory)
     return loss
 
