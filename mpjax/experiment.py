@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 from typing import ClassVar
 
 from mpjax import config
@@ -202,18 +201,6 @@ def load(path: str, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
         InputError: naming the file or field, and the remedy.
     """
     return config.build(Experiment, config.load(path, overrides))
-
-
-def write_json(experiment: Experiment, path: Path) -> None:
-    """Stores the resolved experiment."""
-    path.write_text(json.dumps(config.to_dict(experiment), indent=1) + "\n")
-
-
-def read_json(path: Path) -> Experiment:
-    """Reads what `write_json` stored."""
-    if not path.is_file():
-        raise InputError(f"{path.parent} is no run folder (it has no {path.name}): give the folder that `train` wrote")
-    return config.build(Experiment, json.loads(path.read_text()))
 
 
 def fingerprint(experiment: Experiment) -> str:

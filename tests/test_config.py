@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 import configs
 from mpjax import config, experiment
 from mpjax.errors import InputError
-from mpjax.experiment import Experiment, fingerprint, read_json, write_json
+from mpjax.experiment import Experiment, fingerprint
 
 SMOKE = f"{config.find('recall_tiny.py')}:smoke"
 SHIPPED = sorted(p for p in Path(configs.__path__[0]).glob("*.py") if p.stem != "__init__")
@@ -112,11 +113,10 @@ def arguments():
 
 
 @pytest.mark.parametrize(("path", "argument"), list(arguments()), ids=lambda x: x.stem if isinstance(x, Path) else x)
-def test_every_shipped_config_loads_and_survives_json(path, argument, tmp_path):
+def test_every_shipped_config_loads_and_survives_json(path, argument):
     loaded = experiment.load(f"{path}{argument}")
-    write_json(loaded, tmp_path / "run.json")
-    assert read_json(tmp_path / "run.json") == loaded
-    assert config.build(Experiment, config.to_dict(loaded)) == loaded
+    stored = json.dumps(config.to_dict(loaded))  # as run.json holds it
+    assert config.build(Experiment, json.loads(stored)) == loaded
 
 
 def test_the_list_of_arguments_is_not_empty():
@@ -199,8 +199,6 @@ def test_missing_files_are_named(tmp_path):
         config.load(str(tmp_path / "config.txt"))
     with pytest.raises(InputError, match=r"nothing\.py is not among the shipped configs"):
         config.find("nothing.py")
-    with pytest.raises(InputError, match="is no run folder"):
-        read_json(tmp_path / "run.json")
 
 
 def test_fingerprint_ignores_only_what_decides_nothing():

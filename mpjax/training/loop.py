@@ -175,9 +175,10 @@ def _run_stage(
         if due["log"] or due["save"]:
             values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
             if not np.isfinite(values["loss"]) or not np.isfinite(values["gradient_norm"]):
+                good = f"the last good checkpoint is that of update {saved}" if saved else "nothing was saved yet"
                 raise InputError(
                     f"loss {values['loss']} with gradient norm {values['gradient_norm']} at update {step}: lower "
-                    f"optimizer.learning_rate; the last good checkpoint is that of update {saved}"
+                    f"optimizer.learning_rate; {good}"
                 )
             if due["log"]:
                 log.scalars(step, "train", values)

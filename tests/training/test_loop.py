@@ -145,12 +145,17 @@ def test_sigterm_saves_and_leaves_cleanly(home, whole, step):
 
 
 @pytest.mark.slow
-def test_a_nan_stops_the_run_before_it_is_saved(home):
-    done = interrupt(home, "nan", "nan:5")
+@pytest.mark.parametrize(
+    ("step", "saved", "words"),
+    [(5, [3], "the last good checkpoint is that of update 3"), (2, [], "nothing was saved yet")],
+)
+def test_a_nan_stops_the_run_before_it_is_saved(home, step, saved, words):
+    done = interrupt(home, f"nan_{step}", f"nan:{step}")
+    folder = home[2] / f"nan_{step}"
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "mpjax train: loss nan" in done.stderr and "the last good checkpoint is that of update 3" in done.stderr
-    assert runs.steps(home[2] / "nan") == [3]
-    assert [line["step"] for line in runs.log(home[2] / "nan")] == [1, 2, 3, 4]
+    assert "mpjax train: loss nan" in done.stderr and words in done.stderr
+    assert runs.steps(folder) == saved
+    assert [line["step"] for line in runs.log(folder)] == list(range(1, step))
 
 
 @pytest.mark.slow
