@@ -1,0 +1,49 @@
+"""Embeddings on disk: what a large encoder has read once, it need not read again."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+Arrays = dict[str, np.ndarray]
+
+
+def content_key(*parts: Any) -> str:
+    """A hash of values that JSON holds, and of arrays, in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype} {part.shape} ".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()[:32]
+
+
+class EmbeddingCache:
+    """A folder of safetensors files named by what they were made from; several processes may share it."""
+
+    def __init__(self, folder: Path):
+        """`folder` is made when the first entry is written."""
+        self._folder = folder
+
+    def get(self, key: str, make: Callable[[], Arrays]) -> Arrays:
+        """The arrays under `key`; makes and stores them where there are none, or where the file is damaged."""
+        path = self._folder / f"{key}.safetensors"
+        if path.is_file():
+            try:
+                return load_file(path)
+            except SafetensorError:
+                pass  # made again below
+        arrays = {name: np.ascontiguousarray(array) for name, array in make().items()}
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Of two processes that write the same entry the later one wins, with the same bytes.
+        partial = path.with_suffix(f".{hashlib.sha256(str(id(arrays)).encode()).hexdigest()[:8]}.partial")
+        save_file(arrays, partial)
+        partial.replace(path)
+        return arrays

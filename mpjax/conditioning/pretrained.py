@@ -1,0 +1,151 @@
+"""HunyuanVideo's own encoders, run by `transformers`: LLaMA and CLIP for the prompt, SigLIP for the first frame.
+
+They run on the CPU, once for each prompt and picture, in `encode` and `generate` alone; what they return is cached on
+disk. Needs the extra `encoders`.
+
+Source: docs/backbone.md, section 2.7 (diffusers 0.42 `HunyuanVideoFramepackPipeline.encode_prompt`, `encode_image`).
+"""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mpjax.conditioning.cache import Arrays, EmbeddingCache, content_key
+from mpjax.errors import InputError
+
+# The words in front of every prompt; LLaMA was tuned on them. No space before "2." to "5.".
+TEMPLATE = (
+    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
+    "1. The main content and theme of the video."
+    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
+    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
+    "4. background environment, light, style and atmosphere."
+    "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+)
+TEMPLATE_TOKENS = 95  # of them at the beginning, which are dropped
+PROMPT_TOKENS = 256  # kept of LLaMA at most
+TEXT_TOKENS = 512  # length that the network reads; the rest is padding
+CLIP_TOKENS = 77
+LLAMA_LAYER = -3  # of the hidden states, without the final norm
+
+FOLDERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder")
+
+
+class PretrainedEncoders:
+    """The three encoders of a folder, loaded when they are first needed."""
+
+    def __init__(self, folder: Path, cache: Path):
+        """Checks the folder and loads nothing.
+
+        Args:
+            folder: has the subfolders `FOLDERS`, in the layout of diffusers' pipelines; weights as safetensors.
+            cache: folder of embeddings made before.
+
+        Raises:
+            InputError: a part is missing.
+        """
+        for name in FOLDERS:
+            if not (folder / name).is_dir():
+                raise InputError(
+                    f"{folder} has no {name}/: give a folder with {', '.join(FOLDERS)} as diffusers stores them"
+                )
+        for name in ("text_encoder", "text_encoder_2", "image_encoder"):
+            if not (folder / name / "config.json").is_file() or not list((folder / name).glob("*.safetensors")):
+                raise InputError(f"{folder / name} lacks config.json or *.safetensors: copy it again")
+        self._folder = folder
+        self._cache = EmbeddingCache(cache)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A hash of what decides the embeddings: configs, tokenizers, and the header and size of each weight file."""
+        digest = hashlib.sha256()
+        for name in FOLDERS:
+            for path in sorted((self._folder / name).iterdir()):
+                digest.update(f"{name}/{path.name} {path.stat().st_size} ".encode())
+                with path.open("rb") as file:
+                    digest.update(file.read(1 << 20))
+        return digest.hexdigest()[:32]
+
+    def prompt(self, prompt: str) -> Arrays:
+        """Embeds a prompt.
+
+        Returns:
+            `text` float32 `[512, d]` (zeros behind the last token), `text_mask` bool `[512]`, `pooled` float32 `[dp]`.
+        """
+        stored = self._cache.get(content_key("prompt", self.identity, prompt), lambda: self._embed(prompt))
+        text = np.zeros((TEXT_TOKENS, stored["text"].shape[1]), np.float32)
+        text[: len(stored["text"])] = stored["text"]
+        return {"text": text, "text_mask": np.arange(TEXT_TOKENS) < len(stored["text"]), "pooled": stored["pooled"]}
+
+    def image(self, picture: np.ndarray) -> np.ndarray:
+        """Embeds a first frame, uint8 `[H, W, 3]` as the video shows it: float32 `[n, di]`, 729 tokens of SigLIP."""
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+            raise InputError(f"image is {picture.dtype} {list(picture.shape)}: give uint8 [height, width, 3]")
+        key = content_key("image", self.identity, picture)
+        return self._cache.get(key, lambda: {"image": self._see(picture)})["image"]
+
+    def _embed(self, prompt: str) -> Arrays:
+        torch, _ = _libraries()
+        ids, mask = self._tokens("tokenizer", TEMPLATE.format(prompt), TEMPLATE_TOKENS + PROMPT_TOKENS)
+        words, _ = self._tokens("tokenizer_2", prompt, CLIP_TOKENS)
+        with torch.inference_mode():
+            states = self._llama(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+            text = states[LLAMA_LAYER][0, TEMPLATE_TOKENS : int(mask.sum())]
+            # CLIP is causal and pools at the end of the prompt: what stands behind does not matter.
+            pooled = self._clip(words).pooler_output[0]
+        return {"text": text.float().numpy(), "pooled": pooled.float().numpy()}
+
+    def _see(self, picture: np.ndarray) -> np.ndarray:
+        torch, _ = _libraries()
+        side = self._siglip.config.image_size
+        resized = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+        pixels = (np.asarray(resized, np.float32) / 255 - 0.5) / 0.5
+        tensor = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()).to(self._siglip.dtype)
+        with torch.inference_mode():
+            return self._siglip(tensor).last_hidden_state[0].float().numpy()
+
+    def _tokens(self, name: str, text: str, length: int) -> tuple[Any, Any]:
+        """Token ids and mask `[1, length]`, padded on the right, as torch tensors."""
+        _, transformers = _libraries()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder / name, local_files_only=True)
+        tokenizer.padding_side = "right"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        tokens = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return tokens["input_ids"], tokens["attention_mask"]
+
+    def _load(self, kind: str, name: str) -> Any:
+        """A model from its folder, in the dtype it is stored in; safetensors only, so that nothing is unpickled."""
+        _, transformers = _libraries()
+        loader = getattr(transformers, kind)
+        options = {"local_files_only": True, "use_safetensors": True, "dtype": "auto"}
+        return loader.from_pretrained(self._folder / name, **options).eval()
+
+    @functools.cached_property
+    def _llama(self) -> Any:
+        return self._load("LlamaModel", "text_encoder")
+
+    @functools.cached_property
+    def _clip(self) -> Any:
+        return self._load("CLIPTextModel", "text_encoder_2")
+
+    @functools.cached_property
+    def _siglip(self) -> Any:
+        return self._load("SiglipVisionModel", "image_encoder")
+
+
+def _libraries() -> tuple[Any, Any]:
+    """torch and transformers."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise InputError(
+            "LLaMA, CLIP and SigLIP need torch (its CPU build is enough) and transformers: pip install mpjax[encoders]"
+        ) from error
+    return torch, transformers
