@@ -51,10 +51,10 @@ def _rollout(
         append = functools.partial(append_segment, denoiser, params)
         return (append(own, on_own), append(true, x_1)), (on_own, on_true)
 
-    state = start_video(denoiser, params, batch.prompts[:, 0], batch.reference)
+    state = start_video(denoiser, params, batch.first_prompts, batch.reference)
     for n in range(given):
         state = append_segment(denoiser, params, state, batch.segments[:, n])
-    segments, prompts = jnp.swapaxes(batch.segments, 0, 1)[given:], jnp.swapaxes(batch.prompts, 0, 1)[given:]
+    segments, prompts = jax.tree.map(lambda x: x[given:], (batch.segments.swapaxes(0, 1), batch.prompts_by_segment))
     _, (own, true) = jax.lax.scan(segment, (state, state), (segments, prompts, jnp.arange(len(segments))))
     return jnp.swapaxes(own, 0, 1), jnp.swapaxes(true, 0, 1)
 

@@ -51,7 +51,7 @@ def _return_segment(
         append = functools.partial(append_segment, denoiser, params)
         return jax.lax.cond(n < count, append, lambda state, _: state, state, segment), None
 
-    state = start_video(denoiser, params, batch.prompts[:, 0], batch.reference)
+    state = start_video(denoiser, params, batch.first_prompts, batch.reference)
     numbers = jnp.arange(batch.segments.shape[1])
     state, _ = jax.lax.scan(given, state, (jnp.swapaxes(batch.segments, 0, 1), numbers))
     noise = jax.random.normal(key, batch.segments[:, 0].shape)

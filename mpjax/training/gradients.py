@@ -53,12 +53,11 @@ def _add(a: Any, b: Any) -> Any:
     return jax.tree.map(jnp.add, a, b)
 
 
-def _segments_first(batch: Batch, given: jax.Array, used: jax.Array, later: jax.Array) -> tuple[jax.Array, ...]:
+def _segments_first(batch: Batch, given: jax.Array, used: jax.Array, later: jax.Array) -> tuple[Any, ...]:
     """The scan's inputs: batch tensors with the segment axis in front."""
     starts = ~given & jnp.concatenate([jnp.ones_like(given[:, :1]), given[:, :-1]], 1)
-    per_example = (batch.segments, batch.prompts, batch.weight, given, starts)
-    moved = tuple(jnp.swapaxes(x, 0, 1) for x in per_example)
-    return (*moved, used, later, jnp.arange(batch.segments.shape[1]))
+    segments, *rest = (jnp.swapaxes(x, 0, 1) for x in (batch.segments, batch.weight, given, starts))
+    return (segments, batch.prompts_by_segment, *rest, used, later, jnp.arange(batch.segments.shape[1]))
 
 
 def with_given(batch: Batch, given: int) -> Batch:
@@ -89,7 +88,7 @@ def chain_gradients(
     given = batch.weight == 0
     used = (~given).any(0)
     later = _later(used)
-    history, memory = denoiser.start(params, batch.prompts[:, 0], batch.reference)
+    history, memory = denoiser.start(params, batch.first_prompts, batch.reference)
 
     def segment(state: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         history, memory, grads, carry = state
@@ -172,7 +171,7 @@ def _through_time(objective: Objective, trainable: dict, frozen: dict, batch: Ba
     waiting = jnp.zeros((1 if depth is None else depth + 1, *cotangents.shape[1:]), cotangents.dtype)
     (waiting, grads), _ = jax.lax.scan(back, (waiting, grads), kept, reverse=True)
     _, pullback = jax.vjp(
-        lambda p: denoiser.init_memory(merge(p, frozen), batch.prompts[:, 0], batch.reference).tokens, trainable
+        lambda p: denoiser.init_memory(merge(p, frozen), batch.first_prompts, batch.reference).tokens, trainable
     )
     return _add(grads, pullback(waiting.sum(0))[0])
 
@@ -186,7 +185,7 @@ def chain_loss(objective: Objective, params: dict, batch: Batch, key: jax.Array)
     given = batch.weight == 0
     used = (~given).any(0)
     total = batch.weight.sum()
-    history, memory = denoiser.start(params, batch.prompts[:, 0], batch.reference)
+    history, memory = denoiser.start(params, batch.first_prompts, batch.reference)
 
     def segment(state: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
         history, memory = state

@@ -64,13 +64,11 @@ class StateFactory:
     def _boxed(self, stage: Stage) -> TrainState:
         """A fresh state whose parameters are boxed with logical axis names."""
         key = jax.random.key(self.seed)
-        shapes = (self.batch.prompts.shape[2], self.batch.reference.shape[1:], self.batch.segments.shape[2:])
-        length, reference, segment = shapes
         params = self.denoiser.init(
             jax.random.fold_in(key, 0),
-            jnp.zeros((1, length), jnp.int32),
-            jnp.zeros((1, *reference)),
-            jnp.zeros((1, *segment)),
+            jax.tree.map(lambda x: jnp.zeros((1, *x.shape[2:]), x.dtype), self.batch.prompts),
+            jnp.zeros((1, *self.batch.reference.shape[1:])),
+            jnp.zeros((1, *self.batch.segments.shape[2:])),
         )
         return TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -46,9 +46,9 @@ def make_sampler(denoiser: Denoiser, sampler: Euler) -> Callable[[dict, Batch], 
             x = sample_segment(denoiser, sampler, params, state, prompts, noise)
             return append_segment(denoiser, params, state, x), x
 
-        state = start_video(denoiser, params, batch.prompts[:, 0], batch.reference)
+        state = start_video(denoiser, params, batch.first_prompts, batch.reference)
         numbers = jnp.arange(batch.segments.shape[1])
-        _, drawn = jax.lax.scan(segment, state, (jnp.swapaxes(batch.prompts, 0, 1), numbers))
+        _, drawn = jax.lax.scan(segment, state, (batch.prompts_by_segment, numbers))
         return jnp.swapaxes(drawn, 0, 1)
 
     return draw

@@ -171,3 +171,27 @@ def test_validation_loss_is_the_teacher_forced_loss(request, network):
     trainable, frozen = partition(params, "all")
     want = jax.jit(lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, batch.weight.sum())[0])(trainable)
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_embeddings_made_before_stand_in_for_the_encoders(tiny):
+    """The same losses, and in all that is behind the encoders the same gradients as from bytes."""
+    denoiser, batch, params = tiny
+    objective = objective_for(denoiser)
+    trainable, frozen = partition(params, "all")
+
+    def embed(prompts):
+        return denoiser.condition(params, prompts, batch.reference)
+
+    embeddings = jax.vmap(embed, in_axes=1, out_axes=1)(batch.prompts)
+    assert embeddings.text.shape[:2] == batch.prompts.shape[:2]
+
+    @jax.jit
+    def run(batch):
+        return chain_gradients(objective, trainable, frozen, (), batch, KEY, batch.weight.sum())[:2]
+
+    (losses, grads), (other_losses, other_grads) = run(batch), run(batch.replace(prompts=embeddings))
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-6)
+    for encoder in ("prompt_encoder", "frame_encoder"):
+        assert any(g.any() for g in jax.tree.leaves(grads.pop(encoder)))
+        assert not any(g.any() for g in jax.tree.leaves(other_grads.pop(encoder)))
+    assert_same_gradient(other_grads, grads)
