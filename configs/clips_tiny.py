@@ -1,8 +1,11 @@
-"""Real clips at 64×96, 12 fps, block-DCT latents: a complete run on a laptop, to see every step work.
+"""Real clips at 48×64, 12 fps, block-DCT latents: a complete run on a laptop, to see every step work.
 
     python -m mpjax encode --config=configs/clips_tiny.py --input=VIDEOS --output=runs/clips
     python -m mpjax train --config=configs/clips_tiny.py --run=runs/clips_model
     python -m mpjax generate --weights=runs/clips_model --prompt="a dog runs" --seconds=30 --out=dog.mp4
+
+In ten minutes on two cores a network of 3.8 million parameters learns to hold a first frame for a second or two; what
+follows dissolves. More clips, more updates and a wider network are what a real run adds.
 
 Stage 1 trains everything under teacher forcing, stage 2 the output head under Direct Forcing, as the paper does.
 Arguments: `full` (default) and `smoke` (a few updates, for tests).
@@ -24,17 +27,17 @@ def get_config(argument: str = "full") -> ConfigDict:
     config.data = dict(
         kind="clips",
         path="runs/clips",
-        height=64,
-        width=96,
+        height=48,
+        width=64,
         fps=12,
         time_factor=4,
-        space_factor=8,
-        channels=16,
+        space_factor=4,
+        channels=8,
         max_segments=4,
         validation_fraction=0.15,
     )
     config.model = dict(
-        channels=16,
+        channels=8,
         heads=4,
         head_dim=32,
         dual_blocks=2,
@@ -42,11 +45,12 @@ def get_config(argument: str = "full") -> ConfigDict:
         refiner_blocks=1,
         patch=2,
         rope_axes=(8, 12, 12),
+        rope_theta=0.3,  # on a grid this small, base 256 hardly tells neighbours apart
         guidance_embeds=False,
         text_width=64,
         pooled_width=64,
         image_width=64,
-        framepack=dict(segment_frames=3, history_frames=(1, 2, 8), rope_layout="global"),
+        framepack=dict(segment_frames=3, history_frames=(1, 2, 8), rope_layout="framepack_f1"),
         semanticpack=dict(patch=(1, 2, 2), depth=1, heads=4),
         encoders=dict(prompt_bytes=256, bytes_per_token=8, width=64, depth=1, heads=4, image_patch=4),
         dtype="float32",
