@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +27,24 @@ from mpjax.models.semanticpack import Memorize, Memory, Squeeze, memory_tokens, 
 TIME_SCALE = 1000.0
 
 Prompts = jax.Array | Condition  # bytes int32 `[b, l]` for the built-in encoders, or embeddings made before
+
+
+class BlockInputs(flax.struct.PyTreeNode):
+    """What the blocks read.
+
+    Attributes:
+        latents: tokens `[b, n, d]` in the order [4x, 2x, clean 1x, noisy].
+        context: tokens `[b, m, d]` in the order [image, prompt, ψ].
+        context_mask: bool `[b, m]`.
+        temb: conditioning vector `[b, d]`.
+        table: RoPE table of the latents.
+    """
+
+    latents: jax.Array
+    context: jax.Array
+    context_mask: jax.Array
+    temb: jax.Array
+    table: Table
 
 
 class ImageProjection(nn.Module):
@@ -87,11 +106,19 @@ class MemoryPack(nn.Module):
         guidance: jax.Array | None = None,
     ) -> jax.Array:
         """FramePack-F1's raw output (noise − data) for noisy latents `[b, f, h, w, c]` at timestep `[b]` = 1000·σ."""
+        inputs = self.embed(x_t, timestep, history, condition, memory, guidance)
         _, f, h, w, _ = x_t.shape
-        tokens, context, mask, temb, table = self.embed(x_t, timestep, history, condition, memory, guidance)
-        tokens = self.blocks(tokens, context, mask, temb, table)
-        noisy = f * (h // self.architecture.patch) * (w // self.architecture.patch)
-        return unpatchify(self.head(tokens[:, -noisy:], temb), f, h, w, self.architecture.patch)
+        return self.project(self.run_blocks(inputs), inputs, (f, h, w))
+
+    def run_blocks(self, inputs: BlockInputs) -> jax.Array:
+        """Latent tokens behind the last block, `[b, n, d]`."""
+        return self.blocks(inputs.latents, inputs.context, inputs.context_mask, inputs.temb, inputs.table)
+
+    def project(self, tokens: jax.Array, inputs: BlockInputs, size: tuple[int, int, int]) -> jax.Array:
+        """The output head on the noisy ones of the tokens `[b, n, d]`: `[b, f, h, w, c]` for a size (f, h, w)."""
+        patch = self.architecture.patch
+        noisy = size[0] * (size[1] // patch) * (size[2] // patch)
+        return unpatchify(self.head(tokens[:, -noisy:], inputs.temb), *size, patch)
 
     def embed(
         self,
@@ -101,8 +128,8 @@ class MemoryPack(nn.Module):
         condition: Condition,
         memory: Memory,
         guidance: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Table]:
-        """What the blocks read: latent tokens, context and its mask, conditioning vector, RoPE table."""
+    ) -> BlockInputs:
+        """Everything in front of the blocks; arguments as of `prediction`."""
         arch = self.architecture
         h, w = x_t.shape[2:4]
         if h % arch.patch or w % arch.patch:
@@ -115,7 +142,13 @@ class MemoryPack(nn.Module):
         context, mask = [image, text], [jnp.ones(image.shape[:2], bool), condition.text_mask]
         if memory.tokens.shape[1]:  # else this is FramePack-F1 to the last operation
             context, mask = [*context, memory.tokens.astype(text.dtype)], [*mask, memory.valid]
-        return latents, jnp.concatenate(context, 1), jnp.concatenate(mask, 1), temb, packed_table(history, arch)
+        return BlockInputs(
+            latents=latents,
+            context=jnp.concatenate(context, 1),
+            context_mask=jnp.concatenate(mask, 1),
+            temb=temb,
+            table=packed_table(history, arch),
+        )
 
     def velocity(
         self,
@@ -177,7 +210,8 @@ class Denoiser:
         """The Flax module."""
         return MemoryPack(self.architecture)
 
-    def _apply(self, params: dict, *args: Any, method: str) -> Any:
+    def apply(self, params: dict, *args: Any, method: str) -> Any:
+        """A method of `MemoryPack`."""
         return self.module.apply({"params": params}, *args, method=method)
 
     def init(self, key: jax.Array, prompts: Prompts, reference: jax.Array, segment: jax.Array) -> dict:
@@ -186,16 +220,18 @@ class Denoiser:
 
     def condition(self, params: dict, prompts: Prompts, reference: jax.Array) -> Condition:
         """Prompt bytes int32 `[b, l]` and reference latents `[b, 1, h, w, c]` → embeddings, unless they are given."""
-        return self._apply(params, prompts, reference, method="condition")
+        return self.apply(params, prompts, reference, method="condition")
 
     def velocity(
         self, params: dict, x_t: jax.Array, t: jax.Array, history: History, condition: Condition, memory: Memory
     ) -> jax.Array:
         """dx/dt at x_t `[b, f, h, w, c]`, t `[b]`; t = 1 is the data."""
-        guidance = None
-        if self.architecture.guidance_embeds:
-            guidance = jnp.full(x_t.shape[:1], TIME_SCALE * self.guidance)
-        return self._apply(params, x_t, t, history, condition, memory, guidance, method="velocity")
+        guidance = self.guidance_input(x_t.shape[0])
+        return self.apply(params, x_t, t, history, condition, memory, guidance, method="velocity")
+
+    def guidance_input(self, batch: int) -> jax.Array | None:
+        """What a network with `guidance_embeds` is told, float32 `[b]` (1000 · scale); None for others."""
+        return jnp.full((batch,), TIME_SCALE * self.guidance) if self.architecture.guidance_embeds else None
 
     def start(
         self, params: dict, prompts: Prompts, reference: jax.Array, total: int | jax.Array = 0
@@ -208,8 +244,8 @@ class Denoiser:
         """ψ_0."""
         condition = self.condition(params, prompts, reference)
         size = (reference.shape[2], reference.shape[3])
-        return self._apply(params, condition, size, method="init_memory")
+        return self.apply(params, condition, size, method="init_memory")
 
     def update_memory(self, params: dict, memory: Memory, segment: jax.Array) -> Memory:
         """ψ_{n+1} = Squeeze(ψ_n, Memorize(segment)), segment `[b, f, h, w, c]`."""
-        return self._apply(params, memory, segment, method="update_memory")
+        return self.apply(params, memory, segment, method="update_memory")

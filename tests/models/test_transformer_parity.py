@@ -90,9 +90,9 @@ def predict(arch, params, args):
 
 def streams(arch, params, args):
     """The latents after each block, by diffusers' name: the scanned stacks, one layer at a time."""
-    tokens, context, mask, temb, table = Denoiser(arch).module.apply({"params": params}, *args, method="embed")
-    n = tokens.shape[1]
-    mask = jnp.concatenate([jnp.ones((tokens.shape[0], n), bool), mask], 1)
+    inputs = Denoiser(arch).module.apply({"params": params}, *args, method="embed")
+    temb, table, n = inputs.temb, inputs.table, inputs.latents.shape[1]
+    mask = jnp.concatenate([jnp.ones((inputs.latents.shape[0], n), bool), inputs.context_mask], 1)
     found = {}
 
     @jax.jit
@@ -106,7 +106,7 @@ def streams(arch, params, args):
     def layer(stack, number):
         return jax.tree.map(lambda leaf: leaf[number], params["blocks"][stack])
 
-    both = (tokens, context)
+    both = (inputs.latents, inputs.context)
     for number in range(arch.dual_blocks):
         both = dual(layer("dual_blocks", number), both)
         found[f"transformer_blocks.{number}"] = both[0]
