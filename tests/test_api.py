@@ -38,7 +38,7 @@ def test_the_example_runs_and_its_comments_are_true(example):
     for name, shape in zip(("frames", "shown"), shapes, strict=True):
         assert example[name].dtype == np.uint8 and str(list(example[name].shape)) == shape
     assert int(example["state"].segment) == 3
-    assert mpjax.load is api.load and mpjax.Model is api.Model
+    assert all(getattr(mpjax, name) is getattr(api, name) for name in ("load", "Model", "SamplingRequest"))
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = mpjax.other
 
@@ -76,6 +76,17 @@ def test_a_given_segment_is_pushed_as_pixels_or_as_latents(model):
     assert np.abs(by_pixels.video.memory.tokens - state.video.memory.tokens).max() > 0.1
     shown, _ = model.next_segment(by_pixels, "b")
     assert (shown != model.next_segment(state, "b")[0]).any()
+
+
+def test_another_sampling_is_asked_for_once(run, model):
+    """It holds for whole videos and for single segments, and is what the command would write."""
+    other = mpjax.load(run, mpjax.SamplingRequest(sampler="unipc", steps=3, guidance=2.0, negative="b"))
+    frames = other.generate("a", seconds=1.25)
+    shown, _ = other.next_segment(other.start("a"), "a")
+    np.testing.assert_array_equal(shown, frames[1:])
+    assert (shown != model.generate("a", seconds=1.25)[1:]).any()
+    with pytest.raises(InputError, match="--distilled-guidance needs"):
+        mpjax.load(run, mpjax.SamplingRequest(distilled_guidance=2.0))
 
 
 def test_bad_input(model, tmp_path):

@@ -10,9 +10,10 @@ from mpjax import codecs
 from mpjax.conditioning.tokens import encode_prompt
 from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Teacher
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.generation import rollout as module
 from mpjax.generation.rollout import Rollout
+from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import load_state, save_state
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import frame_indices
@@ -55,7 +56,7 @@ def test_a_segment_is_euler_steps_from_the_noise_of_its_number(trained, rollout)
 def test_one_trace_serves_all_segments_prompts_videos_and_loaded_states(trained, monkeypatch, tmp_path):
     count = 0
 
-    def sample(denoiser, sampler, params, state, prompts, noise):
+    def sample(denoiser, sampler, params, state, prompts, noise, *guidance):
         nonlocal count
         count += 1
         return noise
@@ -71,6 +72,40 @@ def test_one_trace_serves_all_segments_prompts_videos_and_loaded_states(trained,
         _, state = fresh.give(state, np.zeros((4, 8, 8, 3), np.float32))
         fresh.generate(state, PROMPTS[0])
     assert count == 1
+
+
+def drawn(trained, **sampling):
+    """The latents of a segment after a given one, under another sampling."""
+    fresh = Rollout.of(trained, plan_sampling(trained.run, SamplingRequest(**sampling)))
+    _, state = fresh.start(PROMPTS[0], REFERENCE, seed=3)
+    _, state = fresh.give(state, np.repeat(REFERENCE, 4, 0))
+    _, state = fresh.generate(state, PROMPTS[0])
+    return np.asarray(state.video.history.frames[0, -4:])
+
+
+def test_guidance_leads_away_from_the_negative_prompt(trained):
+    """A negative equal to the prompt leads nowhere; none at all is the empty prompt."""
+    plain = drawn(trained)
+    np.testing.assert_allclose(drawn(trained, guidance=2.0, negative="a toy enters"), plain, atol=1e-4)
+    bounces, empty = drawn(trained, guidance=2.0, negative="a ball bounces"), drawn(trained, guidance=2.0)
+    assert np.abs(bounces - plain).max() > 0.01 and np.abs(empty - plain).max() > 0.01
+    np.testing.assert_array_equal(drawn(trained, guidance=2.0, negative=""), empty)
+    assert np.abs(bounces - empty).max() > 0.01
+
+
+def test_the_sampling_of_a_plan_reaches_network_and_sampler(trained, monkeypatch):
+    seen = {}
+
+    def sample(denoiser, sampler, params, state, prompts, noise, classifier_free, negative):
+        seen.update(denoiser=denoiser, sampler=sampler, classifier_free=classifier_free)
+        return noise
+
+    monkeypatch.setattr(module, "sample_segment", sample)
+    plan = plan_sampling(trained.run, SamplingRequest(sampler="unipc", steps=5, shift="dynamic", guidance=3.0))
+    fresh = Rollout.of(trained, dataclasses.replace(plan, distilled_guidance=6.0))
+    fresh.generate(fresh.start(PROMPTS[0], REFERENCE, seed=0)[1], PROMPTS[0])
+    assert seen["sampler"] == plan.sampler == UniPC(steps=5, shift=None)
+    assert seen["classifier_free"] == plan.classifier_free and seen["denoiser"].guidance == 6.0
 
 
 @dataclasses.dataclass(frozen=True)
