@@ -7,7 +7,9 @@ import pytest
 
 import mpjax
 from mpjax import api
+from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
+from mpjax.generation.request import make_plan
 from tests.data.media import moving
 from tests.generation.runs import recallworld_experiment, write_run
 
@@ -78,13 +80,16 @@ def test_a_given_segment_is_pushed_as_pixels_or_as_latents(model):
     assert (shown != model.next_segment(state, "b")[0]).any()
 
 
-def test_another_sampling_is_asked_for_once(run, model):
-    """It holds for whole videos and for single segments, and is what the command would write."""
-    other = mpjax.load(run, mpjax.SamplingRequest(sampler="unipc", steps=3, guidance=2.0, negative="b"))
-    frames = other.generate("a", seconds=1.25)
-    shown, _ = other.next_segment(other.start("a"), "a")
-    np.testing.assert_array_equal(shown, frames[1:])
-    assert (shown != model.generate("a", seconds=1.25)[1:]).any()
+def test_another_sampling_holds_for_whole_videos_and_single_segments(run, model, monkeypatch):
+    """One rollout serves both, made for what was asked."""
+    samplings, requests = [], []
+    monkeypatch.setattr(api.Rollout, "of", lambda trained, sampling: samplings.append(sampling) or model._rollout)
+    monkeypatch.setattr(
+        api, "make_plan", lambda run, step, request: requests.append(request) or make_plan(run, step, request)
+    )
+    asked = mpjax.SamplingRequest(sampler="unipc", steps=3, guidance=2.0, negative="b")
+    mpjax.load(run, asked).generate("a", seconds=0.25)
+    assert [request.sampling for request in requests] == [asked] and samplings[0].sampler == UniPC(steps=3)
     with pytest.raises(InputError, match="--distilled-guidance needs"):
         mpjax.load(run, mpjax.SamplingRequest(distilled_guidance=2.0))
 

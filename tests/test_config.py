@@ -79,7 +79,7 @@ def test_build_fills_converts_and_nests():
         ({"other": {"side": 2}}, r"config\.other\.kind is None: it must be one of circle, square"),
         (
             {"shape": {"kind": "circle", "side": 2}},
-            r"config\.shape\.side is not a config field of kind 'circle': known",
+            r"config\.shape\.side is not .* of kind 'circle': known",
         ),
         ({"shape": {"radius": 2}}, r"config\.shape\.radius is not a config field of kind 'square': known"),
         ({"shape": 3}, r"config\.shape is 3: it must be a group of fields"),

@@ -41,12 +41,12 @@ class Rollout:
         self.codec = codec
         self._params = jax.device_put(params)
         self._frames = denoiser.architecture.framepack.segment_frames
+        opposite = None if negative is None else jnp.asarray(negative[None])
 
         def sample(params: dict, state: VideoState, key: jax.Array, segment: jax.Array, prompt: jax.Array):
             reference = state.history.reference
             shape = (1, self._frames, *reference.shape[2:])
             noise = jax.random.normal(jax.random.fold_in(key, segment), shape, jnp.float32)
-            opposite = None if negative is None else jnp.asarray(negative[None])
             latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, opposite)
             return latents, append_segment(denoiser, params, state, latents)
 

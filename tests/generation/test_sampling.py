@@ -46,14 +46,14 @@ def test_guidance_keeps_the_rescale_and_may_be_switched_off(trained):
     assert plan.classifier_free == ClassifierFree(scale=4.0, rescale=0.5) and plan.negative == "a"
     assert plan_sampling(run, SamplingRequest(negative="a")).classifier_free.scale == 2.0
     assert not plan_sampling(run, SamplingRequest(guidance=1.0)).classifier_free.active
-    with pytest.raises(InputError, match="--negative has no effect .* add --guidance"):
+    with pytest.raises(InputError, match=r"--negative has no effect .* add --guidance"):
         plan_sampling(run, SamplingRequest(guidance=1.0, negative="a"))
 
 
 def test_distilled_guidance_is_for_networks_that_read_it(trained):
     run = with_config(trained.run, guidance_embeds=True, guidance=10.0)
     assert plan_sampling(run, SamplingRequest(distilled_guidance=6.0)).distilled_guidance == 6.0
-    with pytest.raises(InputError, match="--distilled-guidance needs .* use --guidance"):
+    with pytest.raises(InputError, match=r"--distilled-guidance needs .* use --guidance"):
         plan_sampling(trained.run, SamplingRequest(distilled_guidance=6.0))
 
 

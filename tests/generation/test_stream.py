@@ -10,10 +10,13 @@ from mpjax import codecs
 from mpjax.__main__ import main
 from mpjax.data.clips import encode_folder
 from mpjax.data.video import read_frames
+from mpjax.diffusion.guidance import ClassifierFree
+from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
 from mpjax.generation import stream
 from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
+from mpjax.generation.sampling import SamplingPlan
 from mpjax.generation.stream import write_video
 from mpjax.weights import load_run, read_run
 from tests.data.media import moving, psnr
@@ -247,7 +250,9 @@ def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, mon
     assert capsys.readouterr().out.count("finished already") == 2
 
 
-def test_flags_of_sampling_change_the_video_and_are_remembered(world_run, rollout, tmp_path, capsys):
+def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollout, tmp_path, capsys, monkeypatch):
+    samplings = []
+    monkeypatch.setattr(Rollout, "of", lambda trained, sampling: samplings.append(sampling) or rollout)
     command = ["generate", "--weights", str(world_run), "--seconds", "1.5", "--least", "16", "--prompt", "one"]
     flags = ["--sampler", "unipc", "--steps", "3", "--shift", "dynamic", "--guidance", "3", "--negative", "two"]
     out = ["--out", str(tmp_path / "a.mp4")]
@@ -258,6 +263,14 @@ def test_flags_of_sampling_change_the_video_and_are_remembered(world_run, rollou
         "distilled_guidance": 1.0,
         "negative": "two",
     }
+    assert samplings == [
+        SamplingPlan(
+            sampler=UniPC(steps=3, shift=None),
+            classifier_free=ClassifierFree(scale=3.0),
+            distilled_guidance=1.0,
+            negative="two",
+        )
+    ]
     assert main([*command, *out]) == 2 and "generated from another request" in capsys.readouterr().err
     assert main([*command, *out, *flags]) == 0 and "finished already" in capsys.readouterr().out
 
