@@ -57,6 +57,11 @@ def _demo(args: argparse.Namespace, overrides: list[str]) -> None:
     demo(args.run)
 
 
+def _shift(text: str) -> float | str:
+    """The value of --shift, as `generation.sampling.SamplingRequest` takes it."""
+    return text if text == "dynamic" else float(text)
+
+
 def _no_overrides(overrides: list[str]) -> None:
     if overrides:
         raise InputError(f"{overrides[0]} is no flag of this command: run it with --help for the list")
@@ -103,6 +108,15 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seconds", type=float, default=5.0, help="length of the video, the given clip included")
     verb.add_argument("--seed", type=int, default=0, help="of the noise, and of the dataset's first frame")
     verb.add_argument("--least", type=int, default=256, help="enlarge by nearest neighbour to this many pixels")
+    run_says = "(default: as the run's config says)"
+    verb.add_argument("--sampler", choices=("euler", "unipc"), help=f"ODE sampler {run_says}")
+    verb.add_argument("--steps", type=int, help=f"sampler steps a segment {run_says}")
+    verb.add_argument("--shift", type=_shift, help=f"time shift: a number, or dynamic, by the frame's size {run_says}")
+    verb.add_argument("--guidance", type=float, help=f"scale of classifier-free guidance, 1 is none {run_says}")
+    verb.add_argument("--negative", help="prompt that --guidance leads away from (default: the empty prompt)")
+    verb.add_argument(
+        "--distilled-guidance", type=float, help=f"guidance scale that a distilled network reads {run_says}"
+    )
     return top
 
 

@@ -22,26 +22,31 @@ from mpjax.errors import InputError
 from mpjax.generation.first_frame import from_picture, held_out, to_float
 from mpjax.generation.request import Request, encode_prompts, make_plan
 from mpjax.generation.rollout import Rollout
+from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import GenerationState
 from mpjax.weights import TrainedRun, load_run
 
 
-def load(run: str | Path) -> "Model":
+def load(run: str | Path, sampling: SamplingRequest | None = None) -> "Model":
     """The newest EMA weights of a run folder that `python -m mpjax train` wrote.
 
+    Args:
+        run: the folder.
+        sampling: changes to how it draws, for example `mpjax.SamplingRequest(sampler="unipc", steps=10)`.
+
     Raises:
-        InputError: no run folder, or one without a finished checkpoint.
+        InputError: no run folder, one without a finished checkpoint, or a change that does not suit it.
     """
-    return Model(load_run(Path(run)))
+    return Model(load_run(Path(run)), sampling or SamplingRequest())
 
 
 class Model:
     """A trained model."""
 
-    def __init__(self, trained: TrainedRun):
+    def __init__(self, trained: TrainedRun, sampling: SamplingRequest):
         """Use `load`."""
-        self._run, self._step = trained.run, trained.step
-        self._rollout = Rollout.of(trained)
+        self._run, self._step, self._sampling = trained.run, trained.step, sampling
+        self._rollout = Rollout.of(trained, plan_sampling(trained.run, sampling))
 
     @property
     def fps(self) -> float:
@@ -80,7 +85,8 @@ class Model:
             InputError: a prompt is too long, the image is none, or the length is not above 0.
         """
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        plan = make_plan(self._run, self.step, Request(prompts=prompts, image=image, seconds=seconds, seed=seed))
+        request = Request(prompts=prompts, image=image, seconds=seconds, seed=seed, sampling=self._sampling)
+        plan = make_plan(self._run, self.step, request)
         frame, state = self._rollout.start(plan.prompt(0), plan.reference, seed)
         shown = [frame]
         for segment in range(plan.segments):

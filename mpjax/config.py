@@ -4,7 +4,7 @@ A config file says only what differs from the dataclasses' defaults. Every mista
 file) is an `InputError` that names the field and what to write instead, raised before anything is computed.
 
 A field whose annotation is a union of dataclasses is chosen by the key `kind`, which each of them declares:
-`forcing = dict(kind="student", steps=5)`.
+`forcing = dict(kind="student", steps=5)`. Without `kind` it is the one that the field has as its default.
 """
 
 import ast
@@ -99,14 +99,22 @@ def build(cls: type[T], values: Mapping[str, Any] | ConfigDict, path: str = "con
     for name in values:
         if name not in fields:
             close = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known fields: {', '.join(fields)}"
-            raise InputError(f"{path}.{name} is not a config field: {hint}")
+            known = f"known fields: {', '.join(fields)}" if fields else "it has none"
+            hint = f"did you mean {close[0]}?" if close else known
+            kind = getattr(cls, "kind", None)
+            of_kind = f" of kind {kind!r}" if kind else ""
+            raise InputError(f"{path}.{name} is not a config field{of_kind}: {hint}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise InputError(f"{path}.{name} is missing: set it to a {_describe(hints[name])}")
     try:
-        return cls(**{name: _convert(value, hints[name], f"{path}.{name}") for name, value in values.items()})
+        return cls(
+            **{
+                name: _convert(value, hints[name], f"{path}.{name}", getattr(fields[name].default, "kind", None))
+                for name, value in values.items()
+            }
+        )
     except InputError as error:
         message = str(error).removeprefix(f"{path.rpartition('.')[2]}.")
         raise error if message.startswith(path) else InputError(f"{path}.{message}") from error
@@ -132,14 +140,16 @@ def _describe(hint: Any) -> str:
     )
 
 
-def _convert(value: Any, hint: Any, path: str) -> Any:
+def _convert(value: Any, hint: Any, path: str, default_kind: str | None = None) -> Any:
     if isinstance(hint, types.UnionType):
         options = typing.get_args(hint)
         if value is None and type(None) in options:
             return None
         kinds: dict[str, Any] = {o.kind: o for o in options if dataclasses.is_dataclass(o) and hasattr(o, "kind")}
         if kinds:
-            kind = value.get("kind") if isinstance(value, Mapping) else None
+            if not isinstance(value, Mapping):
+                raise InputError(f"{path} is {value!r}: it must be a group of fields")
+            kind = value.get("kind", default_kind)
             if kind not in kinds:
                 raise InputError(f"{path}.kind is {kind!r}: it must be one of {', '.join(sorted(kinds))}")
             return build(kinds[kind], value, path)

@@ -162,6 +162,7 @@ def _recall(folder: Path, arm: str, say: Say) -> dict:
         gaps=GAPS,
         clips_per_gap=CLIPS_PER_GAP,
         seed=EVALUATION_SEED,
+        classifier_free=loaded.classifier_free,
     )
     arrays: dict[str, Any] = {f"truth_{gap}": video for gap, video in result.truth.items()}
     arrays |= {f"generated_{gap}": video for gap, video in result.generated.items()}
@@ -210,6 +211,7 @@ def _drift(folder: Path, forcing: str, say: Say) -> dict:
         segments=DRIFT_SEGMENTS,
         clips=DRIFT_CLIPS,
         seed=EVALUATION_SEED,
+        classifier_free=loaded.classifier_free,
     )
     np.savez(folder / "parts" / f"drift_{forcing}.npz", truth=result.truth, generated=result.generated)
     return {"report": result.report, "training": training}

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from mpjax import config
 from mpjax.data.recallworld.world import World
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
+from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.models.architecture import Architecture
 from mpjax.parallel.mesh import MeshShape
@@ -140,7 +141,8 @@ class Experiment:
         model: shapes.
         guidance: distilled guidance scale fed to a network with `guidance_embeds`.
         training: how the run goes.
-        sampler: for samples and generation.
+        sampler: for samples, evaluation and generation.
+        classifier_free: guidance away from the empty prompt, in all of these; generation may name another negative.
         mesh: devices.
     """
 
@@ -149,7 +151,8 @@ class Experiment:
     model: Architecture
     guidance: float = 1.0
     training: Training
-    sampler: Euler = Euler()
+    sampler: Euler | UniPC = Euler()
+    classifier_free: ClassifierFree = UNGUIDED
     mesh: MeshShape = MeshShape()
 
     def __post_init__(self):
@@ -211,4 +214,9 @@ def fingerprint(experiment: Experiment) -> str:
     for name in OBSERVATION:
         fields["training"].pop(name)
     fields.pop("mesh")
+    # Younger than the first runs: at their defaults they do not count, so that those runs go on.
+    if experiment.classifier_free == UNGUIDED:
+        fields.pop("classifier_free")
+    if isinstance(experiment.sampler, Euler):
+        fields["sampler"].pop("kind")
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,7 +7,9 @@ import pytest
 
 import mpjax
 from mpjax import api
+from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
+from mpjax.generation.request import make_plan
 from tests.data.media import moving
 from tests.generation.runs import recallworld_experiment, write_run
 
@@ -38,7 +40,7 @@ def test_the_example_runs_and_its_comments_are_true(example):
     for name, shape in zip(("frames", "shown"), shapes, strict=True):
         assert example[name].dtype == np.uint8 and str(list(example[name].shape)) == shape
     assert int(example["state"].segment) == 3
-    assert mpjax.load is api.load and mpjax.Model is api.Model
+    assert all(getattr(mpjax, name) is getattr(api, name) for name in ("load", "Model", "SamplingRequest"))
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = mpjax.other
 
@@ -76,6 +78,20 @@ def test_a_given_segment_is_pushed_as_pixels_or_as_latents(model):
     assert np.abs(by_pixels.video.memory.tokens - state.video.memory.tokens).max() > 0.1
     shown, _ = model.next_segment(by_pixels, "b")
     assert (shown != model.next_segment(state, "b")[0]).any()
+
+
+def test_another_sampling_holds_for_whole_videos_and_single_segments(run, model, monkeypatch):
+    """One rollout serves both, made for what was asked."""
+    samplings, requests = [], []
+    monkeypatch.setattr(api.Rollout, "of", lambda trained, sampling: samplings.append(sampling) or model._rollout)
+    monkeypatch.setattr(
+        api, "make_plan", lambda run, step, request: requests.append(request) or make_plan(run, step, request)
+    )
+    asked = mpjax.SamplingRequest(sampler="unipc", steps=3, guidance=2.0, negative="b")
+    mpjax.load(run, asked).generate("a", seconds=0.25)
+    assert [request.sampling for request in requests] == [asked] and samplings[0].sampler == UniPC(steps=3)
+    with pytest.raises(InputError, match="--distilled-guidance needs"):
+        mpjax.load(run, mpjax.SamplingRequest(distilled_guidance=2.0))
 
 
 def test_bad_input(model, tmp_path):

@@ -1,6 +1,7 @@
 """Configs: every mistake is one sentence that names the field; what ships, loads."""
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import re
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 
 import configs
 from mpjax import config, experiment
+from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, fingerprint
 
@@ -41,6 +43,7 @@ class Picture:
     name: str = ""
     flag: bool = False
     shape: Square | Circle = Square()
+    other: Square | Circle | None = None
     frame: Square = Square()
     size: tuple[int, int] = (1, 2)
     steps: tuple[Circle, ...] = ()
@@ -56,6 +59,8 @@ def test_build_fills_converts_and_nests():
     assert picture == Picture(count=1, shape=Circle(radius=2.0), size=(3, 4), steps=(Circle(radius=1.5),), depth=5)
     assert isinstance(picture.shape.radius, float)
     assert build(depth=None).depth is None
+    assert build(shape={"side": 2}).shape == Square(side=2.0)  # the default's kind
+    assert build(other={"kind": "square"}).other == Square() and build(other=None).other is None
     assert config.build(Picture, ConfigDict({"count": 2})).count == 2
 
 
@@ -71,8 +76,13 @@ def test_build_fills_converts_and_nests():
         ({"flag": 1}, r"config\.flag is 1: it must be a True or False"),
         ({"name": 3}, r"config\.name is 3: it must be a string"),
         ({"shape": {"kind": "oval"}}, r"config\.shape\.kind is 'oval': it must be one of circle, square"),
-        ({"shape": {"side": 2}}, r"config\.shape\.kind is None: it must be one of circle, square"),
-        ({"shape": {"kind": "circle", "side": 2}}, r"config\.shape\.side is not a config field"),
+        ({"other": {"side": 2}}, r"config\.other\.kind is None: it must be one of circle, square"),
+        (
+            {"shape": {"kind": "circle", "side": 2}},
+            r"config\.shape\.side is not .* of kind 'circle': known",
+        ),
+        ({"shape": {"radius": 2}}, r"config\.shape\.radius is not a config field of kind 'square': known"),
+        ({"shape": 3}, r"config\.shape is 3: it must be a group of fields"),
         ({"frame": {"side": "wide"}}, r"config\.frame\.side is 'wide': it must be a number"),
         ({"frame": {"side": 0.0}}, r"config\.frame\.side is 0\.0: it must be above 0"),
         ({"frame": 3}, r"config\.frame is 3: it must be a group of fields"),
@@ -135,6 +145,10 @@ def test_the_list_of_arguments_is_not_empty():
         ("--config.model.rope_axes=(16,8,8)", "model.rope_axes", (16, 8, 8)),
         ("--config.model.semanticpack=None", "model.semanticpack", None),
         ("--config.model.semanticpack.residual=False", "model.semanticpack.residual", False),
+        ("--config.sampler.steps=7", "sampler", Euler(steps=7)),
+        ("--config.sampler.kind=unipc", "sampler", UniPC(steps=10)),
+        ("--config.sampler.shift=None", "sampler.shift", None),
+        ("--config.classifier_free.scale=2", "classifier_free.scale", 2.0),
     ],
 )
 def test_any_field_can_be_overridden(override, field, value):
@@ -153,7 +167,10 @@ def test_any_field_can_be_overridden(override, field, value):
         ("--config.seed=1.5", r"config\.seed is 1\.5: it must be a whole number"),
         ("--config.seed.x=1", r"config\.seed is \{'x': 1\}: it must be a whole number"),
         ("--config.sampler=5", r"config\.sampler is 5: it must be a group of fields"),
-        ("--config.sampler.kind=unipc", r"config\.sampler\.kind is not a config field"),
+        ("--config.sampler.kind=heun", r"config\.sampler\.kind is 'heun': it must be one of euler, unipc"),
+        ("--config.sampler.variant=bh2", r"config\.sampler\.variant is not a config field of kind 'euler'"),
+        ("--config.sampler.shift=0", r"config\.sampler\.shift is 0\.0: it must be above 0, or None"),
+        ("--config.classifier_free.scale=0", r"config\.classifier_free\.scale is 0: it must be at least 1"),
         ("--seed=1", "--seed=1 is no flag of this command"),
         ("--config.seed", r"--config\.seed is no flag of this command"),
         ("--config.training.micro_batches=3", r"config\.training\.micro_batches is 3: it must divide batch_size = 32"),
@@ -204,6 +221,19 @@ def test_missing_files_are_named(tmp_path):
 def test_fingerprint_ignores_only_what_decides_nothing():
     same = ["--config.training.log_every=3", "--config.training.keep_checkpoints=9"]
     different = ["--config.seed=1", "--config.training.ema_decay=0.5", "--config.model.mlp_ratio=2.0"]
+    different += ["--config.sampler.kind=unipc", "--config.sampler.steps=9", "--config.classifier_free.scale=2"]
     mark = fingerprint(experiment.load(SMOKE))
     assert {fingerprint(experiment.load(SMOKE, [override])) for override in same} == {mark}
-    assert len({mark, *(fingerprint(experiment.load(SMOKE, [override])) for override in different)}) == 4
+    assert len({mark, *(fingerprint(experiment.load(SMOKE, [override])) for override in different)}) == 7
+
+
+def test_runs_from_before_a_field_existed_go_on():
+    """Descriptions without the sampler's kind and without guidance mean what they meant, and have the same mark."""
+    loaded = experiment.load(SMOKE)
+    values = config.to_dict(loaded)
+    assert values["sampler"].pop("kind") == "euler" and values.pop("classifier_free") == {"scale": 1.0, "rescale": 0.0}
+    assert config.build(Experiment, values) == loaded
+    for name in experiment.OBSERVATION:
+        values["training"].pop(name)
+    values.pop("mesh")
+    assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,8 @@ from mpjax.data.recallworld.clips import sample_clip
 from mpjax.data.recallworld.decode import decode_exposure, decode_toys, off_manifold
 from mpjax.data.recallworld.render import render_background
 from mpjax.data.recallworld.world import World
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
+from mpjax.diffusion.samplers import Sampler
 from mpjax.errors import InputError
 from mpjax.evaluation.drift_metrics import drift_report, motion, psnr, seam_error
 from mpjax.models.autoregressive import append_segment, sample_segment, start_video
@@ -36,9 +37,15 @@ class DriftResult:
     generated: np.ndarray
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 5))
+@functools.partial(jax.jit, static_argnums=(0, 1, 5, 6))
 def _rollout(
-    denoiser: Denoiser, sampler: Euler, params: dict, batch: Batch, key: jax.Array, given: int
+    denoiser: Denoiser,
+    sampler: Sampler,
+    params: dict,
+    batch: Batch,
+    key: jax.Array,
+    given: int,
+    classifier_free: ClassifierFree,
 ) -> tuple[jax.Array, jax.Array]:
     """Every segment after the given ones, on own and on true history, `[b, s − given, f, h, w, c]` each."""
 
@@ -46,7 +53,7 @@ def _rollout(
         own, true = states
         x_1, prompts, n = inputs
         noise = jax.random.normal(jax.random.fold_in(key, n), x_1.shape)
-        draw = functools.partial(sample_segment, denoiser, sampler, params)
+        draw = functools.partial(sample_segment, denoiser, sampler, params, classifier_free=classifier_free)
         on_own, on_true = draw(own, prompts, noise), draw(true, prompts, noise)
         append = functools.partial(append_segment, denoiser, params)
         return (append(own, on_own), append(true, x_1)), (on_own, on_true)
@@ -61,7 +68,7 @@ def _rollout(
 
 def evaluate_drift(
     denoiser: Denoiser,
-    sampler: Euler,
+    sampler: Sampler,
     params: dict,
     world: World,
     *,
@@ -69,6 +76,7 @@ def evaluate_drift(
     given: int = 2,
     clips: int = 64,
     seed: int = 0,
+    classifier_free: ClassifierFree = UNGUIDED,
 ) -> DriftResult:
     """How does the picture decay over `segments` generated segments, and how much of it is exposure bias?
 
@@ -79,6 +87,7 @@ def evaluate_drift(
         given: true segments before them.
         clips: held-out clips.
         seed: of clips and noise, equal for every model compared.
+        classifier_free: guidance away from the empty prompt.
 
     Raises:
         InputError: another scene, or several balls.
@@ -87,7 +96,7 @@ def evaluate_drift(
         raise InputError(f"world is {world.scene} with {world.balls} balls: drift is measured on D1 with one ball")
     states = [sample_clip(world, seed * 1_000_000 + i, given + segments) for i in range(clips)]
     batch = collect(world, states, np.zeros((clips, given + segments), np.float32))
-    own, true = _rollout(denoiser, sampler, params, batch, jax.random.key(seed), given)
+    own, true = _rollout(denoiser, sampler, params, batch, jax.random.key(seed), given, classifier_free)
     first = 1 + given * world.segment_frames
     background = render_background(world, states)[:, first:]
     n, t, *size = background.shape

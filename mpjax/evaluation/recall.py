@@ -14,7 +14,8 @@ from mpjax.data.recallworld.clips import sample_clip
 from mpjax.data.recallworld.decode import decode_visit
 from mpjax.data.recallworld.render import render_background
 from mpjax.data.recallworld.world import World
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
+from mpjax.diffusion.samplers import Sampler
 from mpjax.errors import InputError
 from mpjax.evaluation.recall_metrics import recall_report
 from mpjax.models.autoregressive import append_segment, sample_segment, start_video
@@ -40,9 +41,15 @@ class RecallResult:
     generated: dict[int, np.ndarray]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 6))
 def _return_segment(
-    denoiser: Denoiser, sampler: Euler, params: dict, batch: Batch, count: jax.Array, key: jax.Array
+    denoiser: Denoiser,
+    sampler: Sampler,
+    params: dict,
+    batch: Batch,
+    count: jax.Array,
+    key: jax.Array,
+    classifier_free: ClassifierFree,
 ) -> jax.Array:
     """Segment `count` `[b, f, h, w, c]`, drawn after the true segments before it; `count` is traced, so one compile."""
 
@@ -56,18 +63,19 @@ def _return_segment(
     state, _ = jax.lax.scan(given, state, (jnp.swapaxes(batch.segments, 0, 1), numbers))
     noise = jax.random.normal(key, batch.segments[:, 0].shape)
     prompts = jax.lax.dynamic_index_in_dim(batch.prompts, count, 1, keepdims=False)
-    return sample_segment(denoiser, sampler, params, state, prompts, noise)
+    return sample_segment(denoiser, sampler, params, state, prompts, noise, classifier_free)
 
 
 def evaluate_recall(
     denoiser: Denoiser,
-    sampler: Euler,
+    sampler: Sampler,
     params: dict,
     world: World,
     *,
     gaps: Sequence[int],
     clips_per_gap: int = 256,
     seed: int = 0,
+    classifier_free: ClassifierFree = UNGUIDED,
 ) -> RecallResult:
     """Does the right toy come back, by number of fully hidden segments?
 
@@ -77,6 +85,7 @@ def evaluate_recall(
         gaps: hidden segments between the last that shows the toy and its return.
         clips_per_gap: held-out clips for each gap.
         seed: of the clips and of the noise; every model evaluated with one seed sees the same clips and noise.
+        classifier_free: guidance away from the empty prompt.
 
     Raises:
         InputError: the world has no return.
@@ -94,7 +103,8 @@ def evaluate_recall(
             chunk = clips[start : start + CHUNK]
             padded = chunk + [chunk[-1]] * (min(CHUNK, clips_per_gap) - len(chunk))  # one shape, one compile
             batch = collect(world, padded, np.zeros((len(padded), segments), np.float32))
-            drawn = _return_segment(denoiser, sampler, params, batch, jnp.int32(count), jax.random.fold_in(key, start))
+            draw = functools.partial(_return_segment, denoiser, sampler, params, batch)
+            drawn = draw(jnp.int32(count), jax.random.fold_in(key, start), classifier_free)
             frames = np.asarray(drawn)[: len(chunk)]
             first = 1 + count * world.segment_frames
             background = render_background(world, chunk)[:, first : first + world.segment_frames]

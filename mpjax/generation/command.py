@@ -9,6 +9,7 @@ from pathlib import Path
 from mpjax.errors import InputError
 from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
+from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.stream import is_finished, write_video
 from mpjax.stopping import stop_request
 from mpjax.weights import latest_step, load_run, read_run
@@ -29,6 +30,14 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
         raise InputError("--prompt and --prompts both say what happens: leave one of them out")
     many = args.prompts is not None
     schedules = read_prompts(args.prompts) if many else [tuple(args.prompt or ())]
+    sampling = SamplingRequest(
+        sampler=args.sampler,
+        steps=args.steps,
+        shift=args.shift,
+        guidance=args.guidance,
+        negative=args.negative,
+        distilled_guidance=args.distilled_guidance,
+    )
     requests = [
         Request(
             prompts=schedule,
@@ -37,6 +46,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
             seconds=args.seconds,
             seed=args.seed + number,
             least=args.least,
+            sampling=sampling,
         )
         for number, schedule in enumerate(schedules)
     ]
@@ -50,7 +60,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
 
     @functools.cache
     def load() -> Rollout:
-        return Rollout.of(load_run(args.weights, step))
+        return Rollout.of(load_run(args.weights, step), plan_sampling(run, sampling))
 
     with stop_request() as stopping:
         for request, out in zip(requests, outs, strict=True):

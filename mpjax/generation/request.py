@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from mpjax import config
 from mpjax.codecs import pixel_frames
 from mpjax.conditioning.tokens import encode_prompt
 from mpjax.errors import InputError
 from mpjax.experiment import RecallWorldData
 from mpjax.generation import given
 from mpjax.generation.first_frame import from_picture, held_out
+from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampling
 from mpjax.weights import Run
 
 SEEDS = 1 << 32
@@ -32,6 +34,7 @@ class Request:
         seconds: length of the whole video, the clip included.
         seed: of the noise, 0 to 2^32 - 1.
         least: pixels that the shorter side of the written video has at least.
+        sampling: changes to how the run draws segments.
     """
 
     prompts: tuple[str, ...] = ()
@@ -40,6 +43,7 @@ class Request:
     seconds: float = 5.0
     seed: int = 0
     least: int = 256
+    sampling: SamplingRequest = SamplingRequest()
 
     def __post_init__(self):
         if self.image is not None and self.video is not None:
@@ -65,6 +69,7 @@ class Plan:
         reference: latents of the first frame, float32 `[1, h, w, c]`.
         clip: video to continue, of which `given` whole segments are used.
         seed, least: as in `Request`.
+        sampling: how segments are drawn.
         step: updates that made the weights.
         fingerprint: a hash of all this, of the run and of the clip.
     """
@@ -79,6 +84,7 @@ class Plan:
     given: int
     seed: int
     least: int
+    sampling: SamplingPlan
     step: int
     fingerprint: str
 
@@ -96,9 +102,10 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
     """Turns a request into a plan for the weights of update `step`.
 
     Raises:
-        InputError: a prompt, the picture, the clip or the length cannot be used.
+        InputError: a prompt, the picture, the clip, the length or a change to the sampling cannot be used.
     """
-    encode_prompts(run, request.prompts)  # the cheapest check first, before any file is read
+    encode_prompts(run, request.prompts)  # the cheapest checks first, before any file is read
+    sampling = plan_sampling(run, request.sampling)
     frames = round(request.seconds * run.fps)
     if frames < 1:
         raise InputError(f"--seconds is {request.seconds:g}, less than one frame: give at least {1 / run.fps:g}")
@@ -126,6 +133,8 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         "seed": request.seed,
         "least": request.least,
     }
+    if sampling != plan_sampling(run, SamplingRequest()):  # the run's own is part of the run
+        identity["sampling"] = config.to_dict(sampling)
     return Plan(
         fps=run.fps,
         frames=frames,
@@ -137,6 +146,7 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         given=count,
         seed=request.seed,
         least=request.least,
+        sampling=sampling,
         step=step,
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32],
     )

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpjax.codecs import Codec
+from mpjax.conditioning.tokens import encode_prompt
 from mpjax.data.filmstrip import to_uint8
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
+from mpjax.diffusion.samplers import Sampler
+from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampling
 from mpjax.generation.state import GenerationState
 from mpjax.models.autoregressive import VideoState, append_segment, sample_segment, start_video
 from mpjax.models.memorypack import Denoiser
@@ -20,19 +23,31 @@ from mpjax.weights import TrainedRun
 
 
 class Rollout:
-    """Weights, network, sampler and codec, ready to make videos."""
+    """Weights, network, sampler, guidance and codec, ready to make videos."""
 
-    def __init__(self, denoiser: Denoiser, sampler: Euler, codec: Codec, params: dict):
-        """`params` may be host arrays; they are moved to the default device once."""
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        codec: Codec,
+        params: dict,
+        classifier_free: ClassifierFree = UNGUIDED,
+        negative: np.ndarray | None = None,
+    ):
+        """`params` may be host arrays; they are moved to the default device once.
+
+        `negative` is the negative prompt int32 `[l]` of classifier-free guidance, None the empty one.
+        """
         self.codec = codec
         self._params = jax.device_put(params)
         self._frames = denoiser.architecture.framepack.segment_frames
+        opposite = None if negative is None else jnp.asarray(negative[None])
 
         def sample(params: dict, state: VideoState, key: jax.Array, segment: jax.Array, prompt: jax.Array):
             reference = state.history.reference
             shape = (1, self._frames, *reference.shape[2:])
             noise = jax.random.normal(jax.random.fold_in(key, segment), shape, jnp.float32)
-            latents = sample_segment(denoiser, sampler, params, state, prompt, noise)
+            latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, opposite)
             return latents, append_segment(denoiser, params, state, latents)
 
         self._start = jax.jit(functools.partial(start_video, denoiser))
@@ -40,11 +55,19 @@ class Rollout:
         self._append = jax.jit(functools.partial(append_segment, denoiser))
 
     @classmethod
-    def of(cls, trained: TrainedRun) -> "Rollout":
-        """The rollout of a trained run."""
-        experiment = trained.run.experiment
-        denoiser = Denoiser(experiment.model, experiment.guidance)
-        return cls(denoiser, experiment.sampler, trained.run.codec, trained.params)
+    def of(cls, trained: TrainedRun, sampling: SamplingPlan | None = None) -> "Rollout":
+        """The rollout of a trained run; without `sampling`, as its config says."""
+        model = trained.run.experiment.model
+        sampling = sampling or plan_sampling(trained.run, SamplingRequest())
+        assert model.encoders is not None  # Experiment refuses a model without
+        return cls(
+            Denoiser(model, sampling.distilled_guidance),
+            sampling.sampler,
+            trained.run.codec,
+            trained.params,
+            sampling.classifier_free,
+            encode_prompt(sampling.negative, model.encoders.prompt_bytes),
+        )
 
     @property
     def segment_frames(self) -> int:

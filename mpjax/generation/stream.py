@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mpjax import config
 from mpjax.data.video_writer import enlarge, join_parts, write_part
 from mpjax.errors import InputError
 from mpjax.generation import given
@@ -231,6 +232,7 @@ def _description(plan: Plan) -> dict[str, Any]:
         "frames": plan.frames,
         "given_segments": plan.given,
         "prompts": list(plan.prompts),
+        "sampling": config.to_dict(plan.sampling),
         "seed": plan.seed,
         "weights_step": plan.step,
     }

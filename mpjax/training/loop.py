@@ -201,7 +201,7 @@ class _Observer:
 
     def __init__(self, experiment: Experiment, datasets: Datasets, denoiser: Denoiser, folder: Path, say: Say):
         self._experiment, self._datasets, self._folder, self._say = experiment, datasets, folder, say
-        self._draw = make_sampler(denoiser, experiment.sampler)
+        self._draw = make_sampler(denoiser, experiment.sampler, experiment.classifier_free)
         self._validators: dict[Objective, Callable] = {}
         self._batches: list[Batch] = []
 

@@ -9,7 +9,8 @@ import numpy as np
 from mpjax.codecs import Codec
 from mpjax.data.batch import Batch
 from mpjax.data.filmstrip import filmstrip
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.guidance import ClassifierFree
+from mpjax.diffusion.samplers import Sampler
 from mpjax.models.autoregressive import append_segment, sample_segment, start_video
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.gradients import Objective, chain_loss, with_given
@@ -32,7 +33,9 @@ def make_validation(objective: Objective) -> Callable[[dict, list[Batch]], float
     return validate
 
 
-def make_sampler(denoiser: Denoiser, sampler: Euler) -> Callable[[dict, Batch], jax.Array]:
+def make_sampler(
+    denoiser: Denoiser, sampler: Sampler, classifier_free: ClassifierFree
+) -> Callable[[dict, Batch], jax.Array]:
     """A function (EMA parameters, batch) → every segment drawn from the reference frame on, `[b, s, f, h, w, c]`."""
 
     @jax.jit
@@ -43,7 +46,7 @@ def make_sampler(denoiser: Denoiser, sampler: Euler) -> Callable[[dict, Batch], 
         def segment(state, inputs):
             prompts, n = inputs
             noise = jax.random.normal(jax.random.fold_in(key, n), shape)
-            x = sample_segment(denoiser, sampler, params, state, prompts, noise)
+            x = sample_segment(denoiser, sampler, params, state, prompts, noise, classifier_free)
             return append_segment(denoiser, params, state, x), x
 
         state = start_video(denoiser, params, batch.first_prompts, batch.reference)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from mpjax.data.recallworld.world import World
+from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Euler
 from mpjax.errors import InputError
 from mpjax.evaluation.drift import evaluate_drift
 from mpjax.evaluation.recall import evaluate_recall
 from mpjax.models.architecture import Architecture, Encoders, FramePack
+from mpjax.models.encoders import Condition
 from mpjax.models.framepack import empty_history
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.semanticpack import Memory
@@ -48,6 +50,7 @@ class Repeats(Denoiser):
 
 
 SAMPLER = Euler(steps=2)
+STEP = 0.5  # of its last step, all that remains of an offset after velocities that lead to the target
 
 
 def params(offset=0.0):
@@ -99,3 +102,25 @@ def test_a_perfect_copy_does_not_drift_and_a_biased_one_does_by_its_bias():
     assert gap[0] == pytest.approx(0.0, abs=1e-6) and gap[2] == pytest.approx(0.15**2 - 0.05**2, rel=0.05)
     assert biased["slope"]["ci95"][0] > 0
     assert jax.tree.all(jax.tree.map(lambda x: not isinstance(x, np.ndarray), biased))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompted(Repeats):
+    """Adds the offset only under a prompt, so that guidance of scale s adds it s times."""
+
+    def condition(self, params, prompts, reference):
+        some = (prompts > 0).any(1, keepdims=True)
+        return Condition(text=some, text_mask=some, pooled=some * params["offset"], image=some)
+
+    def velocity(self, params, x_t, t, history, condition, memory):
+        plain = super().velocity({"offset": 0.0}, x_t, t, history, condition, memory)
+        return plain + condition.pooled.reshape(-1, 1, 1, 1, 1)
+
+
+def test_guidance_reaches_what_is_evaluated():
+    args = (Prompted(ARCHITECTURE), SAMPLER, params(0.05))
+    for guidance, offset in ((UNGUIDED, 0.05), (ClassifierFree(scale=3.0), 0.15)):
+        recall = evaluate_recall(*args, World(), gaps=(0,), clips_per_gap=1, classifier_free=guidance)
+        np.testing.assert_allclose(recall.generated[0] - recall.truth[0][-4:], STEP * offset, atol=1e-5)
+        drift = evaluate_drift(*args, World(scene="D1"), segments=2, clips=2, classifier_free=guidance)
+        np.testing.assert_allclose((drift.generated - drift.truth)[:4], STEP * offset, atol=1e-5)

@@ -8,6 +8,7 @@ from mpjax.data.video import read_image
 from mpjax.errors import InputError
 from mpjax.generation.command import read_prompts
 from mpjax.generation.request import Request, make_plan
+from mpjax.generation.sampling import SamplingRequest
 from tests.data.media import moving, write_video
 
 
@@ -90,11 +91,19 @@ def test_every_choice_makes_another_fingerprint(trained, tmp_path):
         {"image": moving(1, 8, 8)[0]},
         {"video": clips[0]},
         {"video": clips[1]},
+        {"sampling": SamplingRequest(steps=3)},
+        {"sampling": SamplingRequest(shift=3.0)},
+        {"sampling": SamplingRequest(shift="dynamic")},
+        {"sampling": SamplingRequest(sampler="unipc")},
+        {"sampling": SamplingRequest(guidance=2.0)},
+        {"sampling": SamplingRequest(guidance=2.0, negative="a")},
     ]
     prints = {plan(trained, **change).fingerprint for change in changes}
     prints.add(make_plan(trained.run, trained.step + 1, Request()).fingerprint)
     assert len(prints) == len(changes) + 1
-    assert plan(trained).fingerprint == plan(trained).fingerprint
+    # What the run does anyway is no change.
+    own = SamplingRequest(sampler="euler", steps=2, shift=1.0, guidance=1.0)
+    assert plan(trained).fingerprint == plan(trained).fingerprint == plan(trained, sampling=own).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from mpjax import codecs
 from mpjax.conditioning.tokens import encode_prompt
 from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Teacher
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.generation import rollout as module
 from mpjax.generation.rollout import Rollout
+from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import load_state, save_state
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import frame_indices
@@ -55,7 +56,7 @@ def test_a_segment_is_euler_steps_from_the_noise_of_its_number(trained, rollout)
 def test_one_trace_serves_all_segments_prompts_videos_and_loaded_states(trained, monkeypatch, tmp_path):
     count = 0
 
-    def sample(denoiser, sampler, params, state, prompts, noise):
+    def sample(denoiser, sampler, params, state, prompts, noise, *guidance):
         nonlocal count
         count += 1
         return noise
@@ -71,6 +72,38 @@ def test_one_trace_serves_all_segments_prompts_videos_and_loaded_states(trained,
         _, state = fresh.give(state, np.zeros((4, 8, 8, 3), np.float32))
         fresh.generate(state, PROMPTS[0])
     assert count == 1
+
+
+def test_guidance_leads_away_from_the_negative_prompt(trained, rollout):
+    """From one state, so that only the last segment differs: a negative equal to the prompt leads nowhere."""
+    plan = plan_sampling(trained.run, SamplingRequest(guidance=2.0, negative="a toy enters"))
+    guided = Rollout.of(trained, plan)
+    _, state = rollout.give(rollout.start(PROMPTS[0], REFERENCE, seed=3)[1], np.repeat(REFERENCE, 4, 0))
+
+    def drawn(rollout, prompt):
+        return np.asarray(rollout.generate(state, prompt)[1].video.history.frames[0, -4:])
+
+    np.testing.assert_allclose(drawn(guided, PROMPTS[0]), drawn(rollout, PROMPTS[0]), atol=1e-4)
+    for prompt in PROMPTS[1:]:
+        assert np.abs(drawn(guided, prompt) - drawn(rollout, prompt)).max() > 0.01
+
+
+def test_the_sampling_of_a_plan_reaches_network_and_sampler(trained, rollout, monkeypatch):
+    seen = {}
+
+    def sample(denoiser, sampler, params, state, prompts, noise, classifier_free, negative):
+        seen.update(denoiser=denoiser, sampler=sampler, classifier_free=classifier_free, negative=negative)
+        return noise
+
+    monkeypatch.setattr(module, "sample_segment", sample)
+    plan = plan_sampling(trained.run, SamplingRequest(sampler="unipc", steps=5, shift="dynamic", guidance=3.0))
+    _, state = rollout.start(PROMPTS[0], REFERENCE, seed=0)
+    for negative in ("", "a ball bounces"):
+        plan = dataclasses.replace(plan, distilled_guidance=6.0, negative=negative)
+        Rollout.of(trained, plan).generate(state, PROMPTS[0])
+        assert seen["sampler"] == plan.sampler == UniPC(steps=5, shift=None)
+        assert seen["classifier_free"] == plan.classifier_free and seen["denoiser"].guidance == 6.0
+        np.testing.assert_array_equal(seen["negative"], encode_prompt(negative, 16)[None])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,13 @@ from mpjax import codecs
 from mpjax.__main__ import main
 from mpjax.data.clips import encode_folder
 from mpjax.data.video import read_frames
+from mpjax.diffusion.guidance import ClassifierFree
+from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
 from mpjax.generation import stream
 from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
+from mpjax.generation.sampling import SamplingPlan
 from mpjax.generation.stream import write_video
 from mpjax.weights import load_run, read_run
 from tests.data.media import moving, psnr
@@ -231,7 +234,7 @@ def test_a_codec_that_joins_frames(clips, tmp_path):
 
 
 def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Rollout, "of", lambda trained: rollout)  # compiled already
+    monkeypatch.setattr(Rollout, "of", lambda trained, sampling: rollout)  # compiled already
     (tmp_path / "prompts.txt").write_text('a toy enters\n["one", "two"]\n')
     command = ["generate", "--weights", str(world_run), "--seconds", "2", "--least", "16"]
     many = [*command, "--out", str(tmp_path / "out"), "--prompts", str(tmp_path / "prompts.txt"), "--seed", "5"]
@@ -245,6 +248,31 @@ def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, mon
     capsys.readouterr()
     assert main(many) == 0
     assert capsys.readouterr().out.count("finished already") == 2
+
+
+def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollout, tmp_path, capsys, monkeypatch):
+    samplings = []
+    monkeypatch.setattr(Rollout, "of", lambda trained, sampling: samplings.append(sampling) or rollout)
+    command = ["generate", "--weights", str(world_run), "--seconds", "1.5", "--least", "16", "--prompt", "one"]
+    flags = ["--sampler", "unipc", "--steps", "3", "--shift", "dynamic", "--guidance", "3", "--negative", "two"]
+    out = ["--out", str(tmp_path / "a.mp4")]
+    assert main([*command, *out, *flags]) == 0
+    assert json.loads((tmp_path / "a.mp4.json").read_text())["sampling"] == {
+        "sampler": {"kind": "unipc", "steps": 3, "shift": None, "variant": "bh1"},
+        "classifier_free": {"scale": 3.0, "rescale": 0.0},
+        "distilled_guidance": 1.0,
+        "negative": "two",
+    }
+    assert samplings == [
+        SamplingPlan(
+            sampler=UniPC(steps=3, shift=None),
+            classifier_free=ClassifierFree(scale=3.0),
+            distilled_guidance=1.0,
+            negative="two",
+        )
+    ]
+    assert main([*command, *out]) == 2 and "generated from another request" in capsys.readouterr().err
+    assert main([*command, *out, *flags]) == 0 and "finished already" in capsys.readouterr().out
 
 
 def test_bad_input_leaves_nothing_behind(world_run, tmp_path, capsys):
@@ -270,6 +298,12 @@ def test_bad_input_leaves_nothing_behind(world_run, tmp_path, capsys):
         ([*run, "--out", str(media / "file" / "a.mp4")], "cannot be made"),
         ([*run, "--out", str(media / "file"), "--prompts", str(media / "fine.txt")], "give a folder"),
         ([*run, *out, "--scale", "2"], "no flag of this command"),
+        ([*run, *out, "--steps", "0"], "--steps is 0: give at least 1"),
+        ([*run, *out, "--shift", "-1"], "--shift is -1.0: give a number above 0, or dynamic"),
+        ([*run, *out, "--guidance", "0.5"], "--guidance is 0.5: give at least 1"),
+        ([*run, *out, "--negative", "a"], "add --guidance with a scale above 1"),
+        ([*run, *out, "--guidance", "2", "--negative", "x" * 17], "17 bytes"),
+        ([*run, *out, "--distilled-guidance", "6"], "use --guidance for classifier-free guidance"),
         (["--weights", str(empty), *out], "no run folder"),
     ):
         assert main(["generate", *flags]) == 2, flags
