@@ -10,11 +10,12 @@ Source: docs/backbone.md, 2.4; diffusers 0.42 `true_cfg_scale` of `HunyuanVideoF
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mpjax.diffusion.samplers import Velocity
+from mpjax.diffusion.samplers import StatefulVelocity
 from mpjax.errors import InputError
 
 
@@ -41,11 +42,17 @@ class ClassifierFree:
         """Whether the negative is evaluated at all."""
         return self.scale != 1
 
-    def guide(self, positive: Velocity, negative: Velocity) -> Velocity:
-        """The guided velocity; `positive` itself where guidance is not active."""
-        if not self.active:
-            return positive
-        return lambda x, t: self.combine(positive(x, t), negative(x, t))
+    def guide(self, positive: StatefulVelocity, negative: StatefulVelocity) -> StatefulVelocity:
+        """The guided velocity, whose state is the pair of the two; without guidance the second is left alone."""
+
+        def guided(x: jax.Array, t: jax.Array, states: Any) -> tuple[jax.Array, Any]:
+            v, on = positive(x, t, states[0])
+            if not self.active:
+                return v, (on, states[1])
+            v_negative, off = negative(x, t, states[1])
+            return self.combine(v, v_negative), (on, off)
+
+        return guided
 
     def combine(self, positive: jax.Array, negative: jax.Array) -> jax.Array:
         """Eqs. (1) to (3), v⁺ and v⁻ `[b, …]` → `[b, …]`."""

@@ -36,6 +36,8 @@ from mpjax.diffusion.flow import shift_sigma
 from mpjax.errors import InputError
 
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
+# The same with a pytree that goes from one evaluation to the next.
+StatefulVelocity = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 VARIANTS = ("bh1", "bh2")
 ORDER = 3  # of UniPC's predictor, once there are enough values of m
@@ -83,6 +85,16 @@ class _Grid:
         """The same grid in flow time, t_0 = 0 < … < t_steps = 1, float32 `[steps + 1]`."""
         return np.asarray(1.0 - self.sigmas(tokens), np.float32)
 
+    def sample(self, velocity: Velocity, noise: jax.Array, tokens: int | None = None) -> jax.Array:
+        """Integrates from noise `[b, …]` at t = 0 to the data at t = 1; `tokens` as in `sigmas`."""
+        return self.sample_with_state(lambda x, t, state: (velocity(x, t), state), noise, (), tokens)[0]
+
+    def sample_with_state(
+        self, velocity: StatefulVelocity, noise: jax.Array, state: Any, tokens: int | None = None
+    ) -> tuple[jax.Array, Any]:
+        """As `sample`, and the state after the last of the `steps` evaluations."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Euler(_Grid):
@@ -95,16 +107,19 @@ class Euler(_Grid):
 
     kind: ClassVar[str] = "euler"
 
-    def sample(self, velocity: Velocity, noise: jax.Array, tokens: int | None = None) -> jax.Array:
-        """Integrates from noise `[b, …]` at t = 0 to the data at t = 1; `tokens` as in `sigmas`."""
+    def sample_with_state(
+        self, velocity: StatefulVelocity, noise: jax.Array, state: Any, tokens: int | None = None
+    ) -> tuple[jax.Array, Any]:
+        """See `_Grid.sample_with_state`."""
 
-        def step(x: jax.Array, interval: jax.Array) -> tuple[jax.Array, None]:
-            t, t_next = interval
-            return x + (t_next - t) * velocity(x, jnp.full(x.shape[:1], t)), None
+        def step(carry: Any, interval: jax.Array) -> tuple[Any, None]:
+            (x, state), (t, t_next) = carry, interval
+            v, state = velocity(x, jnp.full(x.shape[:1], t), state)
+            return (x + (t_next - t) * v, state), None
 
         times = jnp.asarray(self.times(tokens))
-        x, _ = jax.lax.scan(step, noise, jnp.stack([times[:-1], times[1:]], -1))
-        return x
+        (x, state), _ = jax.lax.scan(step, (noise, state), jnp.stack([times[:-1], times[1:]], -1))
+        return x, state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,20 +172,23 @@ class UniPC(_Grid):
         shares = gains / ratios
         return np.array([math.exp(-h), -math.expm1(-h) - shares.sum(), *shares])
 
-    def sample(self, velocity: Velocity, noise: jax.Array, tokens: int | None = None) -> jax.Array:
-        """Integrates from noise `[b, …]` at t = 0 to the data; `tokens` as in `sigmas`."""
+    def sample_with_state(
+        self, velocity: StatefulVelocity, noise: jax.Array, state: Any, tokens: int | None = None
+    ) -> tuple[jax.Array, Any]:
+        """See `_Grid.sample_with_state`."""
 
         def step(carry: Any, inputs: tuple[jax.Array, ...]) -> tuple[Any, None]:
-            x, past = carry
+            x, past, state = carry
             t, sigma, predictor, corrector = inputs
             predicted = _combine(predictor, (x, *past))
-            m = predicted + sigma * velocity(predicted, jnp.full(x.shape[:1], t))
-            return (_combine(corrector, (x, *past, m)), (m, *past[:-1])), None
+            v, state = velocity(predicted, jnp.full(x.shape[:1], t), state)
+            m = predicted + sigma * v
+            return (_combine(corrector, (x, *past, m)), (m, *past[:-1]), state), None
 
         grid = (self.times(tokens)[:-1], self.sigmas(tokens)[:-1], *self.weights(tokens))
-        start = (noise, (jnp.zeros_like(noise),) * ORDER)
-        (_, (m, *_)), _ = jax.lax.scan(step, start, tuple(jnp.asarray(x, noise.dtype) for x in grid))
-        return m
+        start = (noise, (jnp.zeros_like(noise),) * ORDER, state)
+        (_, (m, *_), state), _ = jax.lax.scan(step, start, tuple(jnp.asarray(x, noise.dtype) for x in grid))
+        return m, state
 
 
 Sampler = Euler | UniPC

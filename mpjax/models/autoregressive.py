@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
-from mpjax.diffusion.samplers import Sampler, Velocity
+from mpjax.diffusion.samplers import Sampler, StatefulVelocity
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History, push
 from mpjax.models.memorypack import Denoiser, Prompts
 from mpjax.models.semanticpack import Memory
+from mpjax.models.teacache import CachedDenoiser, CacheState, TeaCache
 
 
 class VideoState(flax.struct.PyTreeNode):
@@ -51,6 +52,7 @@ def sample_segment(
     noise: jax.Array,
     classifier_free: ClassifierFree = UNGUIDED,
     negative: Prompts | None = None,
+    cache: TeaCache | None = None,
 ) -> jax.Array:
     """Draws the next segment.
 
@@ -63,6 +65,7 @@ def sample_segment(
         classifier_free: guidance; where it is active the network is evaluated a second time, under the negative prompts
             and the same history, memory and image.
         negative: negative prompts, as `prompts`; None is the empty prompt.
+        cache: leaves blocks out where little changes; None runs all of them.
 
     Returns:
         the segment `[b, f, h, w, c]`.
@@ -70,19 +73,26 @@ def sample_segment(
     Raises:
         ValueError: embeddings without negative ones, though guidance is active.
     """
-    condition = denoiser.condition(params, prompts, state.history.reference)
+    history, memory = state.history, state.memory
+    condition = denoiser.condition(params, prompts, history.reference)
 
-    def under(condition: Condition) -> Velocity:
-        return lambda x, t: denoiser.velocity(params, x, t, state.history, condition, state.memory)
+    def under(condition: Condition) -> tuple[StatefulVelocity, CacheState | None]:
+        if cache is None:
+            return lambda x, t, _: (denoiser.velocity(params, x, t, history, condition, memory), None), None
+        cached = CachedDenoiser(denoiser, cache, sampler.steps)
+        start = cached.start(params, noise, history, condition, memory)
+        return lambda x, t, state: cached.velocity(params, x, t, history, condition, memory, state), start
 
-    velocity = under(condition)
-    if classifier_free.active:
-        if negative is None:
-            if isinstance(prompts, Condition):
-                raise ValueError("the prompts are embeddings: pass those of the negative prompt too")
-            negative = jnp.zeros_like(prompts)  # no byte at all
-        opposite = denoiser.condition(params, negative, state.history.reference).replace(image=condition.image)
-        velocity = classifier_free.guide(velocity, under(opposite))
     _, f, h, w, _ = noise.shape
-    patch = denoiser.architecture.patch
-    return sampler.sample(velocity, noise, f * (h // patch) * (w // patch))
+    tokens = f * (h // denoiser.architecture.patch) * (w // denoiser.architecture.patch)
+    velocity, start = under(condition)
+    if not classifier_free.active:
+        return sampler.sample_with_state(velocity, noise, start, tokens)[0]
+    if negative is None:
+        if isinstance(prompts, Condition):
+            raise ValueError("the prompts are embeddings: pass those of the negative prompt too")
+        negative = jnp.zeros_like(prompts)  # no byte at all
+    opposite = denoiser.condition(params, negative, history.reference).replace(image=condition.image)
+    negative_velocity, negative_start = under(opposite)
+    guided = classifier_free.guide(velocity, negative_velocity)
+    return sampler.sample_with_state(guided, noise, (start, negative_start), tokens)[0]

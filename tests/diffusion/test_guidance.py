@@ -44,10 +44,11 @@ def test_the_negative_is_evaluated_once_a_step_and_not_at_all_at_scale_1():
         seen = []
 
         def named(name):
-            return lambda x, t: seen.append(name) or x * t[:, None]
+            return lambda x, t, calls: (seen.append(name) or x * t[:, None], calls + 1)
 
         velocity = classifier_free.guide(named("+"), named("-"))
-        Euler(steps=3).sample(velocity, jnp.ones((1, 2)))
+        _, calls = Euler(steps=3).sample_with_state(velocity, jnp.ones((1, 2)), (0, 0))
+        assert [int(count) for count in calls] == [3, 3 if classifier_free.active else 0]  # each keeps its own state
         return seen
 
     assert traces(UNGUIDED) == traces(ClassifierFree(scale=1.0, rescale=0.7)) == ["+"]
@@ -60,10 +61,10 @@ def test_a_guided_sample_by_hand(cls):
     a, b = jnp.array([[1.0, -2.0]]), jnp.array([[0.5, 3.0]])
 
     def towards(data):
-        return lambda x, t: (data - x) / (1 - t[:, None])
+        return lambda x, t, state: ((data - x) / (1 - t[:, None]), state)
 
     velocity = ClassifierFree(scale=2.5).guide(towards(a), towards(b))
-    got = cls(steps=5, shift=2.0).sample(velocity, jnp.array([[0.3, 0.1]]))
+    got, _ = cls(steps=5, shift=2.0).sample_with_state(velocity, jnp.array([[0.3, 0.1]]), ((), ()))
     np.testing.assert_allclose(got, b + 2.5 * (a - b), atol=1e-5)
 
 
