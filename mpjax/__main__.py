@@ -117,6 +117,11 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--distilled-guidance", type=float, help=f"guidance scale that a distilled network reads {run_says}"
     )
+    verb.add_argument(
+        "--teacache",
+        type=float,
+        help="leave blocks out where little changes, up to this threshold (0.15 for FramePack)",
+    )
     return top
 
 

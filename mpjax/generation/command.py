@@ -37,6 +37,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
         guidance=args.guidance,
         negative=args.negative,
         distilled_guidance=args.distilled_guidance,
+        teacache=args.teacache,
     )
     requests = [
         Request(

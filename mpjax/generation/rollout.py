@@ -19,6 +19,7 @@ from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampli
 from mpjax.generation.state import GenerationState
 from mpjax.models.autoregressive import VideoState, append_segment, sample_segment, start_video
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.teacache import TeaCache
 from mpjax.weights import TrainedRun
 
 
@@ -33,10 +34,12 @@ class Rollout:
         params: dict,
         classifier_free: ClassifierFree = UNGUIDED,
         negative: np.ndarray | None = None,
+        cache: TeaCache | None = None,
     ):
         """`params` may be host arrays; they are moved to the default device once.
 
-        `negative` is the negative prompt int32 `[l]` of classifier-free guidance, None the empty one.
+        `negative` is the negative prompt int32 `[l]` of classifier-free guidance, None the empty one; `cache` leaves
+        blocks out where little changes.
         """
         self.codec = codec
         self._params = jax.device_put(params)
@@ -47,7 +50,7 @@ class Rollout:
             reference = state.history.reference
             shape = (1, self._frames, *reference.shape[2:])
             noise = jax.random.normal(jax.random.fold_in(key, segment), shape, jnp.float32)
-            latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, opposite)
+            latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, opposite, cache)
             return latents, append_segment(denoiser, params, state, latents)
 
         self._start = jax.jit(functools.partial(start_video, denoiser))
@@ -67,6 +70,7 @@ class Rollout:
             trained.params,
             sampling.classifier_free,
             encode_prompt(sampling.negative, model.encoders.prompt_bytes),
+            sampling.cache,
         )
 
     @property

@@ -8,6 +8,7 @@ from mpjax.conditioning.tokens import encode_prompt
 from mpjax.diffusion.guidance import ClassifierFree
 from mpjax.diffusion.samplers import Sampler
 from mpjax.errors import InputError
+from mpjax.models.teacache import TeaCache
 from mpjax.weights import Run
 
 SAMPLERS: dict[str, type[Sampler]] = {cls.kind: cls for cls in get_args(Sampler)}
@@ -25,6 +26,7 @@ class SamplingRequest:
         guidance: scale of classifier-free guidance, at least 1, which switches it off.
         negative: prompt that classifier-free guidance leads away from; None is the empty prompt.
         distilled_guidance: the guidance scale that a network with `guidance_embeds` reads, above 0.
+        teacache: threshold of `models.teacache`, at least 0; None runs every block at every step.
     """
 
     sampler: str | None = None
@@ -33,6 +35,7 @@ class SamplingRequest:
     guidance: float | None = None
     negative: str | None = None
     distilled_guidance: float | None = None
+    teacache: float | None = None
 
     def __post_init__(self):
         if self.sampler is not None and self.sampler not in SAMPLERS:
@@ -45,6 +48,8 @@ class SamplingRequest:
             raise InputError(f"--guidance is {self.guidance:g}: give at least 1, which switches it off")
         if self.distilled_guidance is not None and not _above_zero(self.distilled_guidance):
             raise InputError(f"--distilled-guidance is {self.distilled_guidance:g}: give a number above 0")
+        if self.teacache is not None and not (self.teacache >= 0 and math.isfinite(self.teacache)):
+            raise InputError(f"--teacache is {self.teacache:g}: give a threshold of at least 0, for example 0.15")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,12 +60,14 @@ class SamplingPlan:
         sampler, classifier_free: see there.
         distilled_guidance: as `experiment.Experiment.guidance`.
         negative: the negative prompt.
+        cache: which blocks are left out, if any.
     """
 
     sampler: Sampler
     classifier_free: ClassifierFree
     distilled_guidance: float
     negative: str
+    cache: TeaCache | None = None
 
 
 def plan_sampling(run: Run, request: SamplingRequest) -> SamplingPlan:
@@ -89,6 +96,7 @@ def plan_sampling(run: Run, request: SamplingRequest) -> SamplingPlan:
         classifier_free=classifier_free,
         distilled_guidance=experiment.guidance if guidance is None else guidance,
         negative=request.negative or "",
+        cache=None if request.teacache is None else TeaCache(threshold=request.teacache),
     )
 
 

@@ -96,6 +96,7 @@ def test_every_choice_makes_another_fingerprint(trained, tmp_path):
         {"sampling": SamplingRequest(shift="dynamic")},
         {"sampling": SamplingRequest(sampler="unipc")},
         {"sampling": SamplingRequest(guidance=2.0)},
+        {"sampling": SamplingRequest(teacache=0.15)},
         {"sampling": SamplingRequest(guidance=2.0, negative="a")},
     ]
     prints = {plan(trained, **change).fingerprint for change in changes}

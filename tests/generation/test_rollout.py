@@ -19,6 +19,7 @@ from mpjax.models.encoders import Condition
 from mpjax.models.framepack import frame_indices
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.semanticpack import Memory
+from mpjax.models.teacache import TeaCache
 from mpjax.training.gradients import Objective, chain_loss
 from tests.tiny import tiny_architecture, tiny_batch
 
@@ -88,20 +89,35 @@ def test_guidance_leads_away_from_the_negative_prompt(trained, rollout):
         assert np.abs(drawn(guided, prompt) - drawn(rollout, prompt)).max() > 0.01
 
 
+def test_a_cache_leaves_out_what_lies_between_first_and_last_step(trained, rollout):
+    """With two steps there is nothing between."""
+    _, state = rollout.start(PROMPTS[0], REFERENCE, seed=3)
+
+    def drawn(**fields):
+        fresh = Rollout.of(trained, plan_sampling(trained.run, SamplingRequest(**fields)))
+        return np.asarray(fresh.generate(state, PROMPTS[0])[1].video.history.frames[0, -4:])
+
+    np.testing.assert_allclose(drawn(teacache=1e9), drawn(), atol=1e-5)
+    assert np.abs(drawn(teacache=1e9, steps=6) - drawn(steps=6)).max() > 1e-3
+
+
 def test_the_sampling_of_a_plan_reaches_network_and_sampler(trained, rollout, monkeypatch):
     seen = {}
 
-    def sample(denoiser, sampler, params, state, prompts, noise, classifier_free, negative):
-        seen.update(denoiser=denoiser, sampler=sampler, classifier_free=classifier_free, negative=negative)
+    def sample(denoiser, sampler, params, state, prompts, noise, classifier_free, negative, cache):
+        seen.update(locals())
         return noise
 
     monkeypatch.setattr(module, "sample_segment", sample)
-    plan = plan_sampling(trained.run, SamplingRequest(sampler="unipc", steps=5, shift="dynamic", guidance=3.0))
+    plan = plan_sampling(
+        trained.run, SamplingRequest(sampler="unipc", steps=5, shift="dynamic", guidance=3.0, teacache=0.2)
+    )
     _, state = rollout.start(PROMPTS[0], REFERENCE, seed=0)
     for negative in ("", "a ball bounces"):
         plan = dataclasses.replace(plan, distilled_guidance=6.0, negative=negative)
         Rollout.of(trained, plan).generate(state, PROMPTS[0])
         assert seen["sampler"] == plan.sampler == UniPC(steps=5, shift=None)
+        assert seen["cache"] == TeaCache(threshold=0.2)
         assert seen["classifier_free"] == plan.classifier_free and seen["denoiser"].guidance == 6.0
         np.testing.assert_array_equal(seen["negative"], encode_prompt(negative, 16)[None])
 

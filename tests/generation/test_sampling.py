@@ -68,6 +68,7 @@ def test_distilled_guidance_is_for_networks_that_read_it(trained):
         ({"guidance": 0.9}, "--guidance is 0.9"),
         ({"guidance": float("inf")}, "--guidance is inf"),
         ({"distilled_guidance": 0.0}, "--distilled-guidance is 0"),
+        ({"teacache": -0.1}, "--teacache is -0.1"),
     ],
 )
 def test_what_cannot_be_used_is_refused(fields, message):
