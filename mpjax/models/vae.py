@@ -220,6 +220,7 @@ class Vae(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
+        """Names the four parts as checkpoints do."""
         channels = self.architecture.channels
         self.encoder = Encoder(self.architecture, self.dtype)
         self.quant_conv = CausalConv(2 * channels, kernel=1, dtype=self.dtype)
