@@ -116,6 +116,8 @@ class Model:
     def update_memory(self, state: GenerationState, segment: np.ndarray) -> GenerationState:
         """Takes a segment as given: history, memory and the count of segments go on as if it had been generated.
 
+        Frames of before that a codec still holds back are not returned: take them by `finish` first.
+
         Args:
             state: as of `start`, `next_segment` or this.
             segment: frames, uint8 `[segment_frames, H, W, 3]` of the run's size, or latents, float `[f, h, w, c]`. A

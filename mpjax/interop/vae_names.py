@@ -4,6 +4,7 @@ Source: docs/backbone.md, section 3 (diffusers 0.42 `AutoencoderKLHunyuanVideo.s
 wraps a plain one, hence `.conv.weight`; down- and upsamplers wrap a causal one, hence `.conv.conv.weight`.
 """
 
+import functools
 import re
 from typing import Any
 
@@ -36,10 +37,11 @@ def vae_shapes(architecture: VaeArchitecture) -> dict[str, Any]:
     return nn.unbox(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3)))["params"])
 
 
-def vae_entries(architecture: VaeArchitecture) -> list[Entry]:
+@functools.cache
+def vae_entries(architecture: VaeArchitecture) -> tuple[Entry, ...]:
     """Every array of the autoencoder and where checkpoints keep it, in the order of the tree."""
     shapes = jax.tree.leaves_with_path(vae_shapes(architecture))
-    return [_entry(tuple(key.key for key in path), leaf.shape) for path, leaf in shapes]
+    return tuple(_entry(tuple(key.key for key in path), leaf.shape) for path, leaf in shapes)
 
 
 def _entry(path: tuple[str, ...], shape: tuple[int, ...]) -> Entry:
