@@ -92,7 +92,7 @@ class Model:
         for segment in range(plan.segments):
             frames, state = self._rollout.generate(state, plan.prompt(segment))
             shown.append(frames)
-        return np.concatenate(shown)[: plan.frames]
+        return np.concatenate([*shown, self._rollout.finish(state)])[: plan.frames]
 
     def start(self, prompt: str, image: np.ndarray | None = None, seed: int = 0) -> GenerationState:
         """The state before the first segment; arguments as in `generate`, `prompt` is that of the first segment.
@@ -107,13 +107,22 @@ class Model:
     def next_segment(self, state: GenerationState, prompt: str) -> tuple[np.ndarray, GenerationState]:
         """Generates a segment: its frames, uint8 `[segment_frames, H, W, 3]`, and the state after it.
 
+        Under a codec that blends neighbouring segments they are the frames that have become final, of this segment and
+        of those before; `finish` gives the rest.
+
         Raises:
             InputError: the prompt is too long.
         """
         return self._rollout.generate(state, encode_prompts(self._run, [prompt])[0])
 
+    def finish(self, state: GenerationState) -> np.ndarray:
+        """The frames that are still to come if the video ends here, uint8 `[n, H, W, 3]`; none under most codecs."""
+        return self._rollout.finish(state)
+
     def update_memory(self, state: GenerationState, segment: np.ndarray) -> GenerationState:
         """Takes a segment as given: history, memory and the count of segments go on as if it had been generated.
+
+        Frames of before that a codec still holds back are not returned: take them by `finish` first.
 
         Args:
             state: as of `start`, `next_segment` or this.
@@ -139,8 +148,6 @@ class Model:
                 f"float {list(latents)}"
             )
         if pixels:
-            tail = codec.encode_start(1, run.height, run.width)
-            _, tail = codec.encode_stream(tail, codec.decode(reference))
-            encoded, _ = codec.encode_stream(tail, to_float(segment)[None])
-            segment = encoded[0]
+            video = np.concatenate([codec.decode(reference), to_float(segment)[None]], axis=1)
+            segment = codec.encode(video)[0, 1:]
         return self._rollout.give(state, segment)[1]

@@ -6,9 +6,11 @@ stands for `time_factor` = k pixel frames, so t latent frames are 1 + k (t - 1) 
 Normalisation. `encode` returns (raw - mean) / std per channel and `decode` undoes it, so a network sees unit scale.
 `mean` and `std` are empty tuples (0 and 1) until a dataset has measured them. Records hold raw latents.
 
-Streaming. `encode_stream` and `decode_stream` take a tail and return the next one. However a video is cut, the
-concatenated results are the bits of one `encode` or `decode` call. A tail is a flat dict of numpy arrays: everything a
-resumed generation needs, ready for a safetensors file.
+Streaming. `encode_stream` and `decode_stream` take a tail and return the next one, together with what no later frame
+can change; a codec that blends neighbours holds some back. `encode_finish` and `decode_finish` give what a tail holds
+back, as it is if the video ends there. However a video is cut, the concatenated results are the bits of one `encode`
+or `decode` call. A tail is a flat dict of numpy arrays, never changed in place: everything a resumed generation needs,
+ready for a safetensors file.
 """
 
 from typing import Any, Protocol, Self
@@ -79,17 +81,25 @@ class Codec(Protocol):
     def encode_stream(self, tail: Tail, frames: np.ndarray) -> tuple[np.ndarray, Tail]:
         """Latents `[b, m, h, w, c]` that are complete after the next `[b, n, H, W, 3]` pixel frames; m may be 0."""
 
+    def encode_finish(self, tail: Tail) -> np.ndarray:
+        """Latents `[b, m, h, w, c]` that only the end of the video completes; m may be 0."""
+
     def decode_start(self, batch: int, height: int, width: int) -> Tail:
         """The tail before the first latent frame of a stream; `height` and `width` in pixels."""
 
     def decode_stream(self, tail: Tail, latents: np.ndarray) -> tuple[np.ndarray, Tail]:
-        """Final pixel frames `[b, m, H, W, 3]` after the next `[b, n, h, w, c]` latents; they never change again."""
+        """Pixel frames `[b, m, H, W, 3]` that are final after the next `[b, n, h, w, c]` latents; m may be 0."""
+
+    def decode_finish(self, tail: Tail) -> np.ndarray:
+        """The pixel frames `[b, m, H, W, 3]` that are still to come if the video ends here; m may be 0."""
 
     def spec(self) -> dict[str, Any]:
         """The codec as a JSON-able dict, normalisation included; `codecs.from_spec` rebuilds it."""
 
     def with_normalisation(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
         """The same codec with other per-channel statistics; empty tuples take the normalisation away.
+
+        A codec whose scale is fixed otherwise stays as it is.
 
         Raises:
             InputError: not one finite mean and one positive std per channel.

@@ -86,7 +86,7 @@ class DctCodec:
         return self.decode_stream(tail, latents)[0]
 
     def encode_start(self, batch: int, height: int, width: int) -> Tail:
-        """`latent_frames` so far, int64 `[]`, and the pixel frames of an unfinished block, `[b, < k, H, W, 3]`."""
+        """`latent_frames` so far, int64 `[]`; `pending`, pixel frames of an unfinished block, `[b, < k, H, W, 3]`."""
         return {"latent_frames": np.zeros((), np.int64), "pending": np.zeros((batch, 0, height, width, 3), np.float32)}
 
     def encode_stream(self, tail: Tail, frames: np.ndarray) -> tuple[np.ndarray, Tail]:
@@ -109,9 +109,15 @@ class DctCodec:
             latents[:, i] = normalise(self, _to_cells(block, s) @ kept.T)
         return latents, {"latent_frames": np.asarray(done + len(blocks), np.int64), "pending": waiting.copy()}
 
+    def encode_finish(self, tail: Tail) -> np.ndarray:
+        """None: an unfinished block is no latent frame."""
+        batch, _, height, width, _ = tail["pending"].shape
+        s = self.space_factor
+        return np.empty((batch, 0, height // s, width // s, self.channels), np.float32)
+
     def decode_start(self, batch: int, height: int, width: int) -> Tail:
-        """`latent_frames` so far, int64 `[]`: only the first frame is special."""
-        return {"latent_frames": np.zeros((), np.int64)}
+        """`latent_frames` so far, int64 `[]`, since only the first is special; `size` = (b, H, W), int64 `[3]`."""
+        return {"latent_frames": np.zeros((), np.int64), "size": np.array([batch, height, width], np.int64)}
 
     def decode_stream(self, tail: Tail, latents: np.ndarray) -> tuple[np.ndarray, Tail]:
         """See `Codec.decode_stream`."""
@@ -127,7 +133,12 @@ class DctCodec:
             # Only the temporal mean has a meaning here; a generated latent may hold more.
             block = block.mean(axis=1, keepdims=True) if done + i == 0 else block
             frames.append(np.clip(block, -1, 1))
-        return np.concatenate(frames, axis=1), {"latent_frames": np.asarray(done + count, np.int64)}
+        return np.concatenate(frames, axis=1), {**tail, "latent_frames": np.asarray(done + count, np.int64)}
+
+    def decode_finish(self, tail: Tail) -> np.ndarray:
+        """None: every frame is final at once."""
+        batch, height, width = tail["size"]
+        return np.empty((batch, 0, height, width, 3), np.float32)
 
     def spec(self) -> dict[str, Any]:
         """See `Codec.spec`."""

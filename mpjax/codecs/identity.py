@@ -34,20 +34,28 @@ class IdentityCodec:
         return np.clip(denormalise(self, latents), -1, 1)
 
     def encode_start(self, batch: int, height: int, width: int) -> Tail:
-        """Empty: no frame depends on another one."""
-        return {}
+        """`size` = (b, H, W) alone, int64 `[3]`: no frame depends on another one."""
+        return {"size": np.array([batch, height, width], np.int64)}
 
     def encode_stream(self, tail: Tail, frames: np.ndarray) -> tuple[np.ndarray, Tail]:
         """See `Codec.encode_stream`."""
         return self.encode(frames), tail
 
+    def encode_finish(self, tail: Tail) -> np.ndarray:
+        """None: every frame is complete at once."""
+        return _no_frames(tail)
+
     def decode_start(self, batch: int, height: int, width: int) -> Tail:
-        """Empty: no frame depends on another one."""
-        return {}
+        """As `encode_start`."""
+        return self.encode_start(batch, height, width)
 
     def decode_stream(self, tail: Tail, latents: np.ndarray) -> tuple[np.ndarray, Tail]:
         """See `Codec.decode_stream`."""
         return self.decode(latents), tail
+
+    def decode_finish(self, tail: Tail) -> np.ndarray:
+        """None: every frame is final at once."""
+        return _no_frames(tail)
 
     def spec(self) -> dict[str, Any]:
         """See `Codec.spec`."""
@@ -56,3 +64,8 @@ class IdentityCodec:
     def with_normalisation(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
         """See `Codec.with_normalisation`."""
         return dataclasses.replace(self, mean=tuple(mean), std=tuple(std))
+
+
+def _no_frames(tail: Tail) -> np.ndarray:
+    batch, height, width = tail["size"]
+    return np.empty((batch, 0, height, width, 3), np.float32)

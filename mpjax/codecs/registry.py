@@ -5,10 +5,11 @@ from typing import Any
 
 from mpjax.codecs.base import Codec
 from mpjax.codecs.dct import DctCodec
+from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec
 from mpjax.codecs.identity import IdentityCodec
 from mpjax.errors import InputError
 
-CODECS: dict[str, type[Any]] = {"dct": DctCodec, "identity": IdentityCodec}
+CODECS: dict[str, type[Any]] = {"dct": DctCodec, "hunyuan_vae": HunyuanVaeCodec, "identity": IdentityCodec}
 
 
 def create(name: str, **options: Any) -> Codec:

@@ -64,25 +64,48 @@ def encode_windows(
     """
     frames = iter(frames)
     segment_pixels = codec.time_factor * segment_frames
-    chunk = list(islice(frames, 1))
-    while chunk:
-        height, width, _ = chunk[0].shape
-        encoder, decoder = codec.encode_start(1, height, width), codec.decode_start(1, height, width)
-        parts: list[np.ndarray] = []
-        squared_error = 0.0
-        while chunk:
-            pixels = np.stack(chunk)[None].astype(np.float32) / 127.5 - 1
-            latents, encoder = codec.encode_stream(encoder, pixels)
-            parts.append(latents[0].astype(np.float16))
-            decoded, decoder = codec.decode_stream(decoder, parts[-1][None].astype(np.float32))
-            squared_error += float(np.sum(np.square(decoded - pixels), dtype=np.float64))
-            whole = len(parts) == 1 + max_segments
-            chunk = [] if whole else list(islice(frames, segment_pixels))
-            chunk = chunk if len(chunk) == segment_pixels else []
-        if len(parts) > 1:
-            count = (1 + segment_pixels * (len(parts) - 1)) * height * width * 3
-            yield Window(latents=np.concatenate(parts), psnr=_psnr(squared_error / count))
-        chunk = list(islice(frames, 1))
+    while first := list(islice(frames, 1)):
+        window, segments = _Encoding(codec, *first[0].shape[:2]), 0
+        window.push(first)
+        while segments < max_segments and len(chunk := list(islice(frames, segment_pixels))) == segment_pixels:
+            window.push(chunk)
+            segments += 1
+        if segments:
+            yield window.finish()
+
+
+class _Encoding:
+    """A window in the making. Codecs may be some frames behind, in encoding and in decoding."""
+
+    def __init__(self, codec: Codec, height: int, width: int):
+        self._codec = codec
+        self._encoder, self._decoder = codec.encode_start(1, height, width), codec.decode_start(1, height, width)
+        self._latents: list[np.ndarray] = []
+        self._pixels = np.empty((1, 0, height, width, 3), np.float32)  # not compared yet
+        self._squared_error, self._count = 0.0, 0
+
+    def push(self, frames: list[np.ndarray]) -> None:
+        """Takes the next frames, uint8 `[H, W, 3]`."""
+        pixels = np.stack(frames)[None].astype(np.float32) / 127.5 - 1
+        self._pixels = np.concatenate([self._pixels, pixels], axis=1)
+        latents, self._encoder = self._codec.encode_stream(self._encoder, pixels)
+        self._take(latents)
+
+    def finish(self) -> Window:
+        """The window that ends here."""
+        self._take(self._codec.encode_finish(self._encoder))
+        self._compare(self._codec.decode_finish(self._decoder))
+        return Window(latents=np.concatenate(self._latents), psnr=_psnr(self._squared_error / self._count))
+
+    def _take(self, latents: np.ndarray) -> None:
+        self._latents.append(latents[0].astype(np.float16))
+        decoded, self._decoder = self._codec.decode_stream(self._decoder, self._latents[-1][None].astype(np.float32))
+        self._compare(decoded)
+
+    def _compare(self, decoded: np.ndarray) -> None:
+        truth, self._pixels = np.split(self._pixels, [decoded.shape[1]], axis=1)
+        self._squared_error += float(np.sum(np.square(decoded - truth), dtype=np.float64))
+        self._count += decoded.size
 
 
 def encode_video(

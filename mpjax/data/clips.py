@@ -1,8 +1,8 @@
 """A folder of videos to a dataset of latent clips: resumable, reproducible, and sparing with memory.
 
 1. Every video is cut into consecutive windows of one reference frame and up to `max_segments` whole segments; a rest
-   shorter than one segment is dropped. Each window starts the codec afresh. Memory holds one segment of pixels and one
-   window of latents, whatever the length of the video.
+   shorter than one segment is dropped. Each window starts the codec afresh. Memory holds one window of latents, and
+   of pixels one segment and what the codec is behind, whatever the length of the video.
 2. A finished video stays in `<output>.partial/` under a hash of its content and of the settings, so a run that was
    interrupted repeats at most one video.
 3. All windows of a video fall on the same side of the train/validation split, drawn from the hash of the file:

@@ -63,19 +63,21 @@ def write_part(path: Path, frames: np.ndarray, *, fps: float, first_frame: int, 
     partial.replace(path)
 
 
-def join_parts(parts: Iterable[Path], path: Path, fps: float) -> int:
+def join_parts(parts: Iterable[Path], path: Path, fps: float, frames: int | None = None) -> int:
     """Join parts into one mp4 without encoding again; memory does not grow with their number.
 
     Args:
         parts: files of `write_part`, in order, without gaps.
         path: the mp4 to write; an existing file is replaced, at once when the new one is complete.
         fps: the rate the parts were written with; frame i of the whole is shown at exactly i / fps.
+        frames: how many there must be in all; None takes any number.
 
     Returns:
         the number of frames.
 
     Raises:
-        InputError: no parts, a part that is missing, damaged or not the next one, or one of another size or rate.
+        InputError: no parts, a part that is missing, damaged or not the next one, one of another size or rate, or
+            parts with another number of frames in all.
     """
     rate = Fraction(fps).limit_denominator(1001)
     partial = path.with_name(path.name + ".partial")
@@ -108,6 +110,8 @@ def join_parts(parts: Iterable[Path], path: Path, fps: float) -> int:
                     count += 1
         if output is None:
             raise InputError(f"{path}: there are no parts to join")
+        if frames not in (None, count):
+            raise InputError(f"{path}: its parts have {count} frames instead of {frames}; write the missing ones again")
         output.close()
         partial.replace(path)
     except BaseException:

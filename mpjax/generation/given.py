@@ -50,13 +50,12 @@ def given_segments(run: Run, clip: Path, segment_frames: int, segments: int) -> 
     Yields:
         uint8 `[n, H, W, 3]` and float32 `[f, h, w, c]`. The clip is encoded as one stream from its first frame on.
     """
-    frames = _frames(run, clip, 1 + segments * segment_frames)
-    tail = run.codec.encode_start(1, run.height, run.width)
-    _, tail = run.codec.encode_stream(tail, to_float(next(frames))[None, None])
-    for _ in range(segments):
-        pixels = np.stack(list(itertools.islice(frames, segment_frames)))
-        latents, tail = run.codec.encode_stream(tail, to_float(pixels)[None])
-        yield pixels, latents[0]
+    # A codec may need later frames before it completes the latents of a segment: `tee` keeps the pixels until then.
+    pixels, encoded = itertools.tee(_chunks(run, clip, segment_frames, segments))
+    latents = _latents(run, encoded)
+    next(pixels), next(latents)  # the reference frame
+    for chunk in pixels:
+        yield chunk, np.stack(list(itertools.islice(latents, segment_frames // run.codec.time_factor)))
 
 
 def first_pixels(run: Run, clip: Path) -> np.ndarray:
@@ -74,3 +73,19 @@ def _frames(run: Run, clip: Path, count: int) -> Iterator[np.ndarray]:
     """At most `count` frames at the run's rate and size."""
     frames = read_frames(clip, fps=run.fps, height=run.height, width=run.width, max_seconds=count / run.fps)
     return itertools.islice(frames, count)
+
+
+def _chunks(run: Run, clip: Path, segment_frames: int, segments: int) -> Iterator[np.ndarray]:
+    """The first frame, then whole segments, uint8 `[n, H, W, 3]`."""
+    frames = _frames(run, clip, 1 + segments * segment_frames)
+    for count in (1, *[segment_frames] * segments):
+        yield np.stack(list(itertools.islice(frames, count)))
+
+
+def _latents(run: Run, chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Latent frames `[h, w, c]` of a clip that ends with the last chunk."""
+    tail = run.codec.encode_start(1, run.height, run.width)
+    for chunk in chunks:
+        latents, tail = run.codec.encode_stream(tail, to_float(chunk)[None])
+        yield from latents[0]
+    yield from run.codec.encode_finish(tail)[0]

@@ -87,26 +87,36 @@ class Rollout:
             seed: of the noise.
 
         Returns:
-            the first pixel frame, uint8 `[1, H, W, 3]`, and the state.
+            what is final of the first pixel frame, uint8 `[0 or 1, H, W, 3]`, and the state.
         """
         video = self._start(self._params, prompt[None], jnp.asarray(reference[None], jnp.float32))
         height, width = (side * self.codec.space_factor for side in reference.shape[1:3])
-        frame, tail = self.codec.decode_stream(self.codec.decode_start(1, height, width), reference[None])
-        key, segment = jax.random.key(seed), jnp.zeros((), jnp.int32)
-        return to_uint8(frame[0]), GenerationState(video=video, key=key, segment=segment, tail=tail)
+        tail, zero = self.codec.decode_start(1, height, width), jnp.zeros((), jnp.int32)
+        state = GenerationState(video=video, key=jax.random.key(seed), segment=zero, frames=zero, tail=tail)
+        return self._decode(state, reference[None])
 
     def generate(self, state: GenerationState, prompt: np.ndarray) -> tuple[np.ndarray, GenerationState]:
-        """Draws the next segment under a prompt int32 `[l]`; its final frames are uint8 `[n, H, W, 3]`."""
+        """Draws the next segment under a prompt int32 `[l]`; returns the frames that are now final, and the state.
+
+        They follow those of before, uint8 `[n, H, W, 3]`; a codec that blends neighbours is some frames behind.
+        """
         latents, video = self._sample(self._params, state.video, state.key, state.segment, prompt[None])
-        return self._after(state, video, np.asarray(latents))
+        return self._next(state, video, np.asarray(latents))
 
     def give(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
         """Takes latents `[f, h, w, c]` as the next segment; returns what the codec makes of them, and the state."""
         video = self._append(self._params, state.video, jnp.asarray(latents[None], jnp.float32))
-        return self._after(state, video, latents[None])
+        return self._next(state, video, latents[None])
 
-    def _after(
+    def finish(self, state: GenerationState) -> np.ndarray:
+        """The frames that are still to come if the video ends here, uint8 `[n, H, W, 3]`; the state stays usable."""
+        return to_uint8(self.codec.decode_finish(state.tail)[0])
+
+    def _next(
         self, state: GenerationState, video: VideoState, latents: np.ndarray
     ) -> tuple[np.ndarray, GenerationState]:
+        return self._decode(dataclasses.replace(state, video=video, segment=state.segment + 1), latents)
+
+    def _decode(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
         frames, tail = self.codec.decode_stream(state.tail, latents)
-        return to_uint8(frames[0]), dataclasses.replace(state, video=video, segment=state.segment + 1, tail=tail)
+        return to_uint8(frames[0]), dataclasses.replace(state, frames=state.frames + frames.shape[1], tail=tail)

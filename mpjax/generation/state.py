@@ -26,12 +26,14 @@ class GenerationState:
         video: history and memory, batch 1.
         key: the video's random key; segment n draws its noise from `fold_in(key, n)`.
         segment: segments passed, given or generated, int32 scalar.
+        frames: pixel frames the codec has made final, int32 scalar; those in the tail come after them.
         tail: the codec's decoding stream, numpy arrays.
     """
 
     video: VideoState
     key: jax.Array
     segment: jax.Array
+    frames: jax.Array
     tail: Tail
 
 
@@ -43,6 +45,7 @@ def save_state(path: Path, state: GenerationState, metadata: dict[str, Any]) -> 
         **{f"memory.{name}": getattr(memory, name) for name in Memory.__annotations__},
         "key": jax.random.key_data(state.key),
         "segment": state.segment,
+        "frames": state.frames,
         **{f"tail.{name}": array for name, array in state.tail.items()},
     }
     # np.array: safetensors writes the buffer as it lies, so it must be contiguous.
@@ -70,6 +73,7 @@ def load_state(path: Path) -> tuple[GenerationState, dict[str, Any]]:
             video=video,
             key=jax.random.wrap_key_data(jnp.asarray(tensors["key"])),
             segment=jnp.asarray(tensors["segment"]),
+            frames=jnp.asarray(tensors["frames"]),
             tail={name.removeprefix("tail."): value for name, value in tensors.items() if name.startswith("tail.")},
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -1,8 +1,9 @@
 """Generates into a file while it goes: nothing grows with the length, and nothing is lost when the process dies.
 
-Beside `out` lies the folder `<out>.parts`: one playable mp4 a segment, and the state after the newest of them. A
-segment's part is written first and the state second, so a kill in between repeats one segment and writes the same bytes
-again. At the end the parts are joined, never encoded again. `<out>.json` says what the video is.
+Beside `out` lies the folder `<out>.parts`: one playable mp4 a segment, with the frames that are final after it, and the
+state after the newest of them. A segment's part is written first and the state second, so a kill in between repeats one
+segment and writes the same bytes again. At the end the parts are joined, never encoded again. `<out>.json` says what
+the video is.
 """
 
 import dataclasses
@@ -112,7 +113,8 @@ def write_video(
         load: gives the weights that the plan names; not called for a video that is finished.
         plan: see `request.make_plan`.
         out: the mp4.
-        stopping: looked at after each segment; when set, what exists is joined into `<stem>.partial.mp4`.
+        stopping: looked at after each segment; when set, what exists is joined into `<stem>.partial.mp4`, together with
+            the frames that the next segment may still change.
         say: receives one line at a time.
         timing: JSON file for seconds and memory per segment.
 
@@ -145,13 +147,17 @@ def write_video(
     clip = _clip_from(run, plan, done)
     while done < plan.segments and not (stopping is not None and stopping.is_set()):
         started = time.monotonic()
+        first, decoded = _final(plan, state), int(state.frames)
         if done < plan.given:
             pixels, latents = next(clip)
             _, state = rollout.give(state, latents)
         else:
             pixels, state = rollout.generate(state, plan.prompt(done))
-        _write(plan, folder, done, pixels)
+            if done + 1 == plan.segments:
+                pixels = np.concatenate([pixels, rollout.finish(state)])
+            pixels = pixels[first - decoded :]  # a clip's own frames stay as they are
         done += 1
+        _write(plan, _part(folder, done), pixels, first)
         _save(plan, folder, state)
         seconds.append(time.monotonic() - started)
         memory.append(resident_mb())
@@ -159,12 +165,16 @@ def write_video(
             progress.restart(done)
         progress.update(done, "segments")
 
-    finished = done == plan.segments
-    frames = min(1 + done * plan.segment_frames, plan.frames)
+    finished, frames = done == plan.segments, _final(plan, state)
     path = out if finished else _partial(out)
+    parts = [part for number in range(done + 1) if (part := _part(folder, number)).is_file()]
     if finished:
         _write_json(_sidecar(out), _description(plan))
-    join_parts((_part(folder, number) for number in range(done + 1)), path, plan.fps)
+    else:
+        rest = rollout.finish(state)[frames - int(state.frames) :]
+        parts += _write(plan, folder / "part_rest.mp4", rest, frames)
+        frames = min(frames + len(rest), plan.frames)
+    join_parts(parts, path, plan.fps, frames)
     if finished:
         _clean(out)
         say(f"{out}: {frames} frames, {frames / plan.fps:g} s")
@@ -182,7 +192,7 @@ def _begin(run: Run, rollout: Rollout, plan: Plan, folder: Path) -> GenerationSt
     frame, state = rollout.start(plan.prompt(0), plan.reference, plan.seed)
     if plan.clip is not None:
         frame = given.first_pixels(run, plan.clip)
-    write_part(_part(folder, 0), enlarge(frame, plan.least), fps=plan.fps, first_frame=0)
+    _write(plan, _part(folder, 0), frame, 0)
     _save(plan, folder, state)
     return state
 
@@ -202,17 +212,26 @@ def _resume(plan: Plan, folder: Path) -> GenerationState | None:
 
 
 def _save(plan: Plan, folder: Path, state: GenerationState) -> None:
-    done = int(state.segment)
-    frames = min(1 + done * plan.segment_frames, plan.frames)
-    metadata = {"fingerprint": plan.fingerprint, "segment": done, "frames": frames}
+    metadata = {"fingerprint": plan.fingerprint, "segment": int(state.segment), "frames": _final(plan, state)}
     save_state(folder / "state.safetensors", state, metadata)
 
 
-def _write(plan: Plan, folder: Path, segment: int, pixels: np.ndarray) -> None:
-    """Writes a segment's frames, cut at the end of the video."""
-    first = 1 + segment * plan.segment_frames
+def _final(plan: Plan, state: GenerationState) -> int:
+    """Frames of the video that no later segment changes: what the codec has made final, and all that a clip gave."""
+    segment = int(state.segment)
+    if segment == plan.segments:
+        return plan.frames
+    own = 0 if plan.clip is None else 1 + min(segment, plan.given) * plan.segment_frames
+    return min(max(int(state.frames), own), plan.frames)
+
+
+def _write(plan: Plan, path: Path, pixels: np.ndarray, first: int) -> list[Path]:
+    """Writes the frames from number `first` on, cut at the end of the video; a part without frames is none."""
     pixels = enlarge(pixels[: plan.frames - first], plan.least)
-    write_part(_part(folder, segment + 1), pixels, fps=plan.fps, first_frame=first)
+    if not len(pixels):
+        return []
+    write_part(path, pixels, fps=plan.fps, first_frame=first)
+    return [path]
 
 
 def _clip_from(run: Run, plan: Plan, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -249,7 +268,8 @@ def _clean(out: Path) -> None:
     folder = _folder(out)
     _partial(out).unlink(missing_ok=True)
     if folder.is_dir():
-        for path in (*folder.glob("part_*.mp4*"), *folder.glob("state.safetensors*")):
+        # safetensors writes through a file .tmp…, which a kill leaves behind.
+        for path in (*folder.glob("part_*.mp4*"), *folder.glob("state.safetensors*"), *folder.glob(".tmp*")):
             path.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -25,7 +25,7 @@ def test_spec_survives_json(name, options):
 
 
 def test_unknown_names_and_options():
-    with pytest.raises(InputError, match="known codecs: dct, identity"):
+    with pytest.raises(InputError, match="known codecs: dct, hunyuan_vae, identity"):
         codecs.create("wavelet")
     with pytest.raises(InputError, match="no option 'chanels'"):
         codecs.create("dct", chanels=4)

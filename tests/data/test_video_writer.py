@@ -153,6 +153,16 @@ def test_memory_does_not_grow_with_the_number_of_parts(tmp_path):
     assert joining < 3 and writing < 20  # 180 encoders kept alive would be hundreds
 
 
+def test_a_missing_part_at_the_end_is_noticed(tmp_path):
+    write_part(tmp_path / "a.mp4", moving(4, 64, 64), fps=8, first_frame=0)
+    assert join_parts([tmp_path / "a.mp4"], tmp_path / "whole.mp4", 8, 4) == 4
+    before = (tmp_path / "whole.mp4").read_bytes()
+    with pytest.raises(InputError, match="have 4 frames instead of 5"):
+        join_parts([tmp_path / "a.mp4"], tmp_path / "whole.mp4", 8, 5)
+    assert (tmp_path / "whole.mp4").read_bytes() == before
+    assert not (tmp_path / "whole.mp4.partial").exists()
+
+
 def test_enlarge():
     frames = np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(2, 3, 5, 3)
     big = enlarge(frames, 7)

@@ -66,7 +66,7 @@ def inside_the_first_part() -> None:
 
 
 def inside_the_join() -> None:
-    def trap(parts, path, fps):
+    def trap(parts, path, fps, frames):
         path.with_name(path.name + ".partial").write_bytes(b"half")
         die()
 

@@ -25,6 +25,7 @@ def make_state(tokens: int = 3) -> GenerationState:
         ),
         key=jax.random.key(2**31 + 7),
         segment=jnp.asarray(5, jnp.int32),
+        frames=jnp.asarray(19, jnp.int32),
         tail={
             "pending": rng.normal(size=(1, 0, 4, 4, 3)).astype(np.float32),
             "latent_frames": np.asarray(21, np.int64),

@@ -1,0 +1,95 @@
+"""Reads an autoencoder as diffusers saves it: a folder with `config.json` and one safetensors file, or that file alone.
+
+Source: diffusers 0.42 `AutoencoderKLHunyuanVideo.save_pretrained`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from mpjax import config
+from mpjax.errors import InputError
+from mpjax.interop.vae_names import vae_entries
+from mpjax.models.vae import SPACE_FACTOR, TIME_FACTOR, VaeArchitecture
+
+CLASS = "AutoencoderKLHunyuanVideo"
+TENSORS = "diffusion_pytorch_model.safetensors"
+REMEDY = f"give the folder of a {CLASS} that diffusers saved (config.json and {TENSORS}), or that safetensors file"
+
+# What the network here cannot be told to do otherwise; diffusers' defaults are the same.
+_FIXED = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "act_fn": "silu",
+    "spatial_compression_ratio": SPACE_FACTOR,
+    "temporal_compression_ratio": TIME_FACTOR,
+    "mid_block_add_attention": True,
+}
+_FIELDS = {
+    "latent_channels": "channels",
+    "block_out_channels": "widths",
+    "layers_per_block": "layers",
+    "norm_num_groups": "groups",
+    "scaling_factor": "scaling_factor",
+}
+
+
+def read_vae_architecture(weights: Path) -> VaeArchitecture:
+    """The sizes that a folder's `config.json` states; a file alone is taken for the full model.
+
+    Raises:
+        InputError: there is no such folder or file, or it describes another network.
+    """
+    if not weights.exists():
+        raise InputError(f"{weights} does not exist: {REMEDY}")
+    if weights.is_file():
+        return VaeArchitecture()
+    path = weights / "config.json"
+    try:
+        stored = json.loads(path.read_text())
+        class_name = stored.get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no readable config of an autoencoder: {REMEDY}") from error
+    if class_name != CLASS:
+        raise InputError(f"{path} describes a {class_name}: {REMEDY}")
+    for name, value in _FIXED.items():
+        if (found := stored.get(name, value)) != value:
+            raise InputError(f"{path} has {name} = {found!r}, but only {value!r} is supported: give other weights")
+    fields = {ours: stored[theirs] for theirs, ours in _FIELDS.items() if theirs in stored}
+    return config.build(VaeArchitecture, fields, str(path))
+
+
+def load_vae_params(weights: Path, architecture: VaeArchitecture) -> dict[str, Any]:
+    """The parameters of `models.vae.Vae`, float32 on the host, whatever type they are stored in.
+
+    Raises:
+        InputError: there is no such folder or file, it is damaged, or its tensors are not those of the architecture.
+    """
+    path = weights / TENSORS if weights.is_dir() else weights
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: {REMEDY}")
+    entries = vae_entries(architecture)
+    params: dict[str, Any] = {}
+    try:
+        with safe_open(path, "numpy") as file:
+            wrong = set(file.keys()) ^ {entry.names[0] for entry in entries}
+            if wrong:
+                raise InputError(f"{path} and the architecture disagree about tensor {min(wrong)}: {REMEDY}")
+            for entry in entries:
+                shape = tuple(file.get_slice(entry.names[0]).get_shape())
+                if shape != entry.shape:
+                    raise InputError(
+                        f"{path}: {entry.names[0]} is {list(shape)}, but the architecture needs {list(entry.shape)}: "
+                        f"{REMEDY}"
+                    )
+                module = params
+                for name in entry.path[:-1]:
+                    module = module.setdefault(name, {})
+                array = entry.to_array(file.get_tensor(entry.names[0]))
+                module[entry.path[-1]] = np.ascontiguousarray(array, np.float32)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable safetensors file: {REMEDY}") from error
+    return params
