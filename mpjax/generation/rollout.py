@@ -42,9 +42,8 @@ class Rollout:
     @classmethod
     def of(cls, trained: TrainedRun) -> "Rollout":
         """The rollout of a trained run."""
-        experiment = trained.run.experiment
-        denoiser = Denoiser(experiment.model, experiment.guidance)
-        return cls(denoiser, experiment.sampler, trained.run.codec, trained.params)
+        run = trained.run
+        return cls(Denoiser(run.model, run.guidance), run.sampler, run.codec, trained.params)
 
     @property
     def segment_frames(self) -> int:
