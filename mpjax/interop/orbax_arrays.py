@@ -80,7 +80,15 @@ class _PiecewiseHandler(handlers.TypeHandler):
         return [ocp.future.CommitFutureAwaitingContractedSignals(work, name="pieces")]
 
     async def _write(self, values: Sequence[Any], infos: Sequence[Any], args: Sequence[Any]) -> None:
-        """Writes one chunk after the other and waits for each, so that only one is in memory."""
+        """Writes chunk after chunk; the next is read while the last ones, of `CHUNK_BYTES` together, are being written."""
+        underway: list[tuple[Any, int]] = []
+
+        async def finish() -> None:
+            for future, size in underway:
+                await future
+                self._written(size)
+            underway.clear()
+
         for value, info, arg in zip(values, infos, args, strict=True):
             spec = handlers.get_json_tspec_write(
                 info,
@@ -96,8 +104,11 @@ class _PiecewiseHandler(handlers.TypeHandler):
                 if self.cancelled.is_set():
                     return
                 piece = np.ascontiguousarray(value.read(cell))
-                await store[cell].write(piece, can_reference_source_data_indefinitely=True)
-                self._written(piece.nbytes)
+                if sum(size for _, size in underway) + piece.nbytes > CHUNK_BYTES:
+                    await finish()
+                future = store[cell].write(piece, can_reference_source_data_indefinitely=True)
+                underway.append((future, piece.nbytes))
+        await finish()
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[StoredArray]:
         """Opens the arrays."""

@@ -146,6 +146,7 @@ def _codec(model: Architecture, own: dict[str, Any] | None, vae: Path | None, si
         InputError: its channels or the size of the video do not fit the network.
     """
     if vae is not None:
+        Checkpoint.open(vae)  # so that what is no checkpoint is told as such
         spec: dict[str, Any] = {"name": VAE_CODEC, "weights": "vae"}
         codec = codecs.from_spec(spec | {"weights": str(vae)})
     else:
