@@ -4,6 +4,7 @@ Orbax copies every host array of a tree before it writes the first byte, and rea
 writes and reads pieces instead; what lies on disk is what Orbax writes for host arrays, and Orbax reads it as such.
 """
 
+import asyncio
 import itertools
 import logging
 import threading
@@ -44,7 +45,7 @@ def write_step(folder: Path, tree: dict[str, Any], written: Callable[[int], None
         try:
             checkpointer.save(folder.absolute(), args=args)
         except BaseException:  # Ctrl-C reaches this thread, but another one writes
-            pieces.cancelled.set()
+            pieces.cancel()
             raise
 
 
@@ -64,7 +65,13 @@ class _PiecewiseHandler(handlers.TypeHandler):
 
     def __init__(self, written: Callable[[int], None] = lambda _: None):
         self._written = written
-        self.cancelled = threading.Event()
+        self._cancelled, self._idle = threading.Event(), threading.Event()
+        self._idle.set()
+
+    def cancel(self) -> None:
+        """Stops writing after the chunks that are underway."""
+        self._cancelled.set()
+        self._idle.wait(timeout=60)
 
     def typestr(self) -> str:
         """What the checkpoint says its leaves are."""
@@ -76,11 +83,18 @@ class _PiecewiseHandler(handlers.TypeHandler):
 
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
         """Starts writing, once Orbax has made the folder."""
-        work = self._write(values, infos, args)
-        return [ocp.future.CommitFutureAwaitingContractedSignals(work, name="pieces")]
+
+        async def work() -> None:
+            try:
+                await self._write(values, infos, args)
+            finally:
+                self._idle.set()
+
+        self._idle.clear()
+        return [ocp.future.CommitFutureAwaitingContractedSignals(work(), name="pieces")]
 
     async def _write(self, values: Sequence[Any], infos: Sequence[Any], args: Sequence[Any]) -> None:
-        """Writes chunk after chunk; the next is read while the last ones, of `CHUNK_BYTES` together, are being written."""
+        """Writes chunk after chunk; one is read while the last ones, of `CHUNK_BYTES` together, are being written."""
         underway: list[tuple[Any, int]] = []
 
         async def finish() -> None:
@@ -101,8 +115,9 @@ class _PiecewiseHandler(handlers.TypeHandler):
             )
             store = await ts.open(ts.Spec(spec), create=True, open=True, context=info.ts_context)
             for cell in _cells(store):
-                if self.cancelled.is_set():
-                    return
+                if self._cancelled.is_set():
+                    await finish()
+                    raise asyncio.CancelledError  # which keeps Orbax from finishing the checkpoint
                 piece = np.ascontiguousarray(value.read(cell))
                 if sum(size for _, size in underway) + piece.nbytes > CHUNK_BYTES:
                     await finish()

@@ -1,4 +1,4 @@
-"""Run as a script: one conversion in a process of its own; prints its peak of anonymous memory above that after imports.
+"""Run as a script: one conversion in a process of its own; prints by how much its anonymous memory rose after imports.
 
 python tests/interop/convert/measured.py import|export|place SOURCE TARGET
 """
