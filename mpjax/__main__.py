@@ -48,6 +48,13 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     generate(args)
 
 
+def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.interop.convert.command import convert
+
+    _no_overrides(overrides)
+    convert(args)
+
+
 def _demo(args: argparse.Namespace, overrides: list[str]) -> None:
     _no_overrides(overrides)
     # The demo compiles a dozen small programs: at level 1 they compile twice as fast and run as fast.
@@ -94,10 +101,10 @@ def parser() -> argparse.ArgumentParser:
         "--config", required=True, help="config file, FILE.py or FILE.py:smoke; fields as --config.seed=1"
     )
     verb.add_argument("--run", type=Path, required=True, help="run folder")
-    verb.add_argument("--init", type=Path, help="run folder whose weights to start from")
+    verb.add_argument("--init", type=Path, help="run folder or PyTorch checkpoint whose weights to start from")
 
     verb = add("generate", _generate, "Generate videos; the same command again goes on where it stopped.")
-    verb.add_argument("--weights", type=Path, required=True, help="run folder of `train`")
+    verb.add_argument("--weights", type=Path, required=True, help="run folder of `train` or `convert`")
     verb.add_argument("--out", type=Path, required=True, help="mp4 to write (a folder with --prompts)")
     verb.add_argument("--prompt", action="append", default=None, help="prompt; repeat for a schedule, one a segment")
     verb.add_argument(
@@ -122,6 +129,22 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="leave blocks out where little changes, up to this threshold (0.15 for FramePack)",
     )
+
+    verb = add("convert", _convert, "Turn a PyTorch checkpoint into a run folder, or a run folder into a checkpoint.")
+    source = verb.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input", type=Path, help="directory of the transformer's safetensors, or of a pipeline (transformer/, vae/)"
+    )
+    source.add_argument("--weights", type=Path, help="run folder to write in diffusers' layout")
+    verb.add_argument("--output", type=Path, required=True, help="folder to write")
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: as stored)")
+    verb.add_argument("--vae", type=Path, help="directory of the VAE's safetensors (default: the pipeline's)")
+    verb.add_argument(
+        "--from-t2v", action="store_true", help="initialise what a text-to-video checkpoint lacks of FramePack"
+    )
+    verb.add_argument("--fps", type=float, help="frames per second of generated videos (default: 30)")
+    verb.add_argument("--height", type=int, help="their height in pixels (default: 480)")
+    verb.add_argument("--width", type=int, help="their width in pixels (default: 832)")
     return top
 
 

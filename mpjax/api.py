@@ -138,7 +138,7 @@ class Model:
         run, codec = self._run, self._run.codec
         reference = np.asarray(state.video.history.reference)
         frames, latents = (self.segment_frames, run.height, run.width, 3), state.video.history.frames.shape[2:]
-        latents = (run.experiment.model.framepack.segment_frames, *latents)
+        latents = (run.model.framepack.segment_frames, *latents)
         pixels = segment.dtype == np.uint8
         if segment.shape != (frames if pixels else latents) or not (
             pixels or np.issubdtype(segment.dtype, np.floating)

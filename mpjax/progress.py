@@ -26,3 +26,16 @@ class Progress:
         clock = f"{int(left // 60)}:{int(left % 60):02d}" if left != float("inf") else "unknown"
         pace = f"{1 / rate:.1f} s each" if 0 < rate < 1 else f"{rate:.1f}/s"
         self._say(f"{done}/{self._total}  {pace}  {clock} left  {text}".rstrip())
+
+
+class ByteProgress:
+    """`Progress` in megabytes, told the bytes of each piece."""
+
+    def __init__(self, total: int, say: Callable[[str], None] = print):
+        self._done = 0
+        self._progress = Progress(0, total // 1_000_000, say)
+
+    def add(self, count: int) -> None:
+        """Reports a piece."""
+        self._done += count
+        self._progress.update(self._done // 1_000_000, "MB")

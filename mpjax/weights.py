@@ -1,4 +1,7 @@
-"""A training run seen from outside: its description and its newest weights. Nothing is ever written."""
+"""A run folder seen from outside: its description and its newest weights. Nothing is ever written.
+
+`train` writes run folders, and so does `convert`: weights of others, without an experiment behind them.
+"""
 
 import dataclasses
 import hashlib
@@ -11,8 +14,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mpjax import codecs, config
+from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
+from mpjax.diffusion.samplers import Euler, Sampler, UniPC
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment
+from mpjax.interop.checkpoint_files import Checkpoint
+from mpjax.interop.orbax_arrays import read_step
+from mpjax.interop.transformer_names import transformer_entries
+from mpjax.interop.transformer_tensors import architecture_of, check_tensors, stored_arrays
+from mpjax.models.architecture import Architecture
 
 logging.getLogger("absl").setLevel(logging.ERROR)
 
@@ -21,12 +31,33 @@ COMPLETE = "_CHECKPOINT_METADATA"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """What generation needs to know of a network; the part of an `Experiment` that converted weights have.
+
+    Attributes:
+        model: shapes.
+        guidance: distilled guidance scale fed to a network with `guidance_embeds`.
+        sampler: how segments are drawn.
+        classifier_free: guidance away from a negative prompt.
+    """
+
+    model: Architecture
+    guidance: float = 1.0
+    sampler: Euler | UniPC = Euler()
+    classifier_free: ClassifierFree = UNGUIDED
+
+
+NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(Network))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """What `run.json` of a run folder says.
 
     Attributes:
         folder: the run folder.
-        experiment: what is trained.
+        model, guidance, sampler, classifier_free: as in `Network`.
+        experiment: what was trained; None for converted weights.
         codec: latents ↔ pixels, with its normalisation.
         fps: frames per second.
         height, width: pixels.
@@ -34,12 +65,21 @@ class Run:
     """
 
     folder: Path
-    experiment: Experiment
+    model: Architecture
+    guidance: float
+    sampler: Sampler
+    classifier_free: ClassifierFree
+    experiment: Experiment | None
     codec: codecs.Codec
     fps: float
     height: int
     width: int
     identity: str
+
+    @property
+    def network(self) -> Network:
+        """The part that converted weights have too."""
+        return Network(**{name: getattr(self, name) for name in NETWORK_FIELDS})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,21 +116,53 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / "run.json"
     if not path.is_file():
-        raise InputError(f"{folder} is no run folder (it has no run.json): give the folder that `train` wrote")
+        raise InputError(
+            f"{folder} is no run folder (it has no run.json): give the folder that `train` or `convert` wrote"
+        )
     text = path.read_bytes()
     try:
         stored = json.loads(text)
-        experiment, codec = stored["experiment"], stored["codec"]
+        converted = "source" in stored
+        described = {name: stored[name] for name in NETWORK_FIELDS} if converted else {}
+        trained = None if converted else stored["experiment"]
+        codec = dict(stored["codec"])
         size = {name: stored[name] for name in ("fps", "height", "width")}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: copy the run folder again") from error
+    if "weights" in codec:
+        codec["weights"] = str(folder / codec["weights"])  # a codec's own weights lie in the folder
+    experiment = None if trained is None else config.build(Experiment, trained, "experiment")
+    network = config.build(Network, described, "run") if experiment is None else experiment
     return Run(
         folder=folder,
-        experiment=config.build(Experiment, experiment, "experiment"),
+        **{name: getattr(network, name) for name in NETWORK_FIELDS},
+        experiment=experiment,
         codec=codecs.from_spec(codec),
         identity=hashlib.sha256(text).hexdigest()[:16],
         **size,
     )
+
+
+def stored_weights(source: Path) -> tuple[dict, str]:
+    """Weights to start from, as nested dicts of `StoredArray`: opened, not read.
+
+    Args:
+        source: a run folder, whose newest EMA weights are meant, or a directory with a PyTorch checkpoint of the
+            transformer.
+
+    Returns:
+        the arrays, and what they are, in words.
+
+    Raises:
+        InputError: neither, or a checkpoint that does not fit the network it describes.
+    """
+    if not (source / "checkpoints").is_dir() and any(source.glob("*.safetensors")):
+        checkpoint = Checkpoint.open(source)
+        entries = transformer_entries(architecture_of(checkpoint))
+        check_tensors(checkpoint.tensors, entries, source)
+        return stored_arrays(checkpoint.tensors, entries), f"weights of the PyTorch checkpoint {source}"
+    step = latest_step(source)
+    return read_step(source / "checkpoints" / str(step)), f"weights of update {step} from {source}"
 
 
 def latest_step(run: Path) -> int:

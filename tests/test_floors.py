@@ -19,7 +19,7 @@ FLOORS = [
     ["data"],
     ["experiment"],
     ["datasets", "weights"],
-    ["generation", "training"],
+    ["generation", "interop.convert", "training"],
     ["api", "evaluation"],
     ["demo"],
     ["__init__", "__main__"],

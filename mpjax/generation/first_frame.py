@@ -51,11 +51,13 @@ def held_out(run: Run, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
         latents float32 `[1, h, w, c]` and prompts.
 
     Raises:
-        InputError: the run's dataset is gone, or another one is in its place.
+        InputError: the run's dataset is gone, another one is in its place, or converted weights never had one.
     """
+    if run.experiment is None:
+        raise InputError(f"{run.folder} holds converted weights and no dataset: give --image or --video")
     data = run.experiment.data
     if isinstance(data, RecallWorldData):
-        return _recallworld(run, data.world, seed)
+        return _recallworld(run, run.experiment, data.world, seed)
     datasets = _datasets(run.experiment)
     if datasets.codec != run.codec:
         raise InputError(f"{data.path} was encoded again since {run.folder} was trained: give --image or --video")
@@ -78,9 +80,9 @@ def to_float(frames: np.ndarray) -> np.ndarray:
     return frames.astype(np.float32) / 127.5 - 1
 
 
-def _recallworld(run: Run, world: World, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    number = clip_seed(seed=run.experiment.seed, split="validation", step=seed, index=0)
-    segments = run.experiment.training.segments
+def _recallworld(run: Run, experiment: Experiment, world: World, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    number = clip_seed(seed=experiment.seed, split="validation", step=seed, index=0)
+    segments = experiment.training.segments
     # The gap is one that fits into a training clip; one segment more ends in the prompt that can go on for ever.
     gap = sample_clip(world, number, segments).gap
     clip = sample_clip(world, number, segments + 1, gap)

@@ -109,12 +109,12 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
     frames = round(request.seconds * run.fps)
     if frames < 1:
         raise InputError(f"--seconds is {request.seconds:g}, less than one frame: give at least {1 / run.fps:g}")
-    segment_frames = pixel_frames(run.codec, 1 + run.experiment.model.framepack.segment_frames) - 1
+    segment_frames = pixel_frames(run.codec, 1 + run.model.framepack.segment_frames) - 1
     count, clip_hash = 0, None
     own: tuple[str, ...] = ("",)
     if request.video is None and request.image is None:
         reference, own = held_out(run, request.seed)
-    elif isinstance(run.experiment.data, RecallWorldData):
+    elif run.experiment is not None and isinstance(run.experiment.data, RecallWorldData):
         own = held_out(run, request.seed)[1]
     if request.image is not None:
         reference = from_picture(run, request.image)
@@ -156,9 +156,13 @@ def encode_prompts(run: Run, prompts: Sequence[str]) -> np.ndarray:
     """Prompts → int32 `[n, l]`.
 
     Raises:
-        InputError: one is too long for the model.
+        InputError: one is too long for the model, or the model has no prompt encoder.
     """
-    encoders = run.experiment.model.encoders
-    assert encoders is not None  # Experiment refuses a model without
+    encoders = run.model.encoders
+    if encoders is None:
+        raise InputError(
+            f"{run.folder} has no prompt encoder, and the embeddings of LLaMA, CLIP and SigLIP that it reads are not "
+            f"made here: train the built-in encoders onto it with `train --init={run.folder}`"
+        )
     tokens = [encode_prompt(prompt, encoders.prompt_bytes) for prompt in prompts]
     return np.reshape(tokens, (len(tokens), encoders.prompt_bytes))

@@ -60,7 +60,7 @@ class Rollout:
     @classmethod
     def of(cls, trained: TrainedRun, sampling: SamplingPlan | None = None) -> "Rollout":
         """The rollout of a trained run; without `sampling`, as its config says."""
-        model = trained.run.experiment.model
+        model = trained.run.model
         sampling = sampling or plan_sampling(trained.run, SamplingRequest())
         assert model.encoders is not None  # Experiment refuses a model without
         return cls(

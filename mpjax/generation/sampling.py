@@ -76,25 +76,24 @@ def plan_sampling(run: Run, request: SamplingRequest) -> SamplingPlan:
     Raises:
         InputError: the request names what this run has not, or what would have no effect.
     """
-    experiment = run.experiment
-    if request.distilled_guidance is not None and not experiment.model.guidance_embeds:
+    if request.distilled_guidance is not None and not run.model.guidance_embeds:
         raise InputError(
             "--distilled-guidance needs a network with model.guidance_embeds, which this run has not: "
             "use --guidance for classifier-free guidance"
         )
-    classifier_free = experiment.classifier_free
+    classifier_free = run.classifier_free
     if request.guidance is not None:
         classifier_free = dataclasses.replace(classifier_free, scale=request.guidance)
     if request.negative is not None:
         if not classifier_free.active:
             raise InputError("--negative has no effect at a guidance scale of 1: add --guidance with a scale above 1")
-        assert experiment.model.encoders is not None  # Experiment refuses a model without
-        encode_prompt(request.negative, experiment.model.encoders.prompt_bytes)
+        if run.model.encoders is not None:
+            encode_prompt(request.negative, run.model.encoders.prompt_bytes)
     guidance = request.distilled_guidance
     return SamplingPlan(
-        sampler=_sampler(experiment.sampler, request),
+        sampler=_sampler(run.sampler, request),
         classifier_free=classifier_free,
-        distilled_guidance=experiment.guidance if guidance is None else guidance,
+        distilled_guidance=run.guidance if guidance is None else guidance,
         negative=request.negative or "",
         cache=None if request.teacache is None else TeaCache(threshold=request.teacache),
     )

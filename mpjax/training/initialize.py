@@ -7,19 +7,22 @@ import jax
 import jax.numpy as jnp
 
 from mpjax.errors import InputError
+from mpjax.interop.stored_array import place
 from mpjax.training.state import TrainState
 from mpjax.training.trainable import parameter_path
-from mpjax.weights import load_ema
+from mpjax.weights import stored_weights
 
 
 def with_weights(state: TrainState, run: Path, say: Callable[[str], None] = print) -> TrainState:
-    """Replaces parameters (and the EMA) by the EMA weights of another run.
+    """Replaces parameters (and the EMA) by the EMA weights of another run, or by those of a PyTorch checkpoint.
+
+    They go from the files straight into the devices that hold the parameter, an array at a time.
 
     Raises:
         InputError: a parameter of the same name has another shape, or nothing matches at all.
     """
-    loaded, step = load_ema(run)
-    known = {parameter_path(path): leaf for path, leaf in jax.tree.leaves_with_path(loaded)}
+    stored, words = stored_weights(run)
+    known = {parameter_path(path): leaf for path, leaf in jax.tree.leaves_with_path(stored)}
     fresh: list[str] = []
 
     def pick(path: tuple, leaf: jax.Array) -> jax.Array:
@@ -32,12 +35,12 @@ def with_weights(state: TrainState, run: Path, say: Callable[[str], None] = prin
             raise InputError(
                 f"{run}: {name} has shape {value.shape}, this model needs {leaf.shape}: use the same widths"
             )
-        return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+        return place(value, leaf)
 
     params = jax.tree.map_with_path(pick, state.params)
     if len(fresh) == len(jax.tree.leaves(params)):
         raise InputError(f"{run}: none of its parameters occurs in this model: give a run of the same network")
-    say(f"weights of update {step} from {run}")
+    say(words)
     if fresh:
         say(f"{len(fresh)} new parameters start fresh: {', '.join(fresh)}")
     if known:

@@ -36,7 +36,7 @@ from mpjax.training.metrics import MetricsLog
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.validation import comparison, make_sampler, make_validation
-from mpjax.weights import latest_step
+from mpjax.weights import stored_weights
 
 Say = Callable[[str], None]
 
@@ -47,7 +47,8 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     Args:
         experiment: what to run.
         folder: run folder; continued if it holds this very experiment.
-        init: run folder whose EMA weights to start from; parameters it lacks start fresh and are listed.
+        init: run folder whose EMA weights to start from, or directory of a PyTorch checkpoint; parameters it lacks
+            start fresh and are listed.
         say: receives one line of progress at a time.
 
     Returns:
@@ -63,7 +64,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     placement = batch_sharding(mesh, training.batch_size)
     total = total_steps(stages)
     if init is not None and not (folder / "run.json").is_file():
-        latest_step(init)
+        stored_weights(init)
     _claim(folder, experiment, datasets, init)
 
     with Checkpoints(folder / "checkpoints", training.keep_checkpoints) as checkpoints:
@@ -252,8 +253,12 @@ def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path 
     if path.is_file():
         try:
             stored = json.loads(path.read_text())
+            if "source" in stored:
+                raise InputError(f"{folder} holds converted weights: give another --run folder and --init={folder}")
             same = (stored["fingerprint"], stored["init"]) == (mark, origin)
             same_data = all(stored[name] == value for name, value in decoding.items())
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path} is damaged: give another --run folder") from None
         if not same:

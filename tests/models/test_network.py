@@ -215,3 +215,21 @@ def test_remat_computes_more_and_changes_no_gradient(small, kept, remat):
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6 * scale)
+
+
+def test_parameters_may_be_bfloat16(tiny):
+    """Converted weights often are: every module casts them to what it computes in."""
+    denoiser, batch, params = tiny
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+
+    @jax.jit
+    def run(params):
+        history, memory = denoiser.start(params, batch.prompts[:, 0], batch.reference)
+        segment = batch.segments[:, 0]
+        memory = denoiser.update_memory(params, memory, segment)
+        condition = denoiser.condition(params, batch.prompts[:, 1], batch.reference)
+        return denoiser.velocity(params, segment, jnp.full(2, 0.5), history, condition, memory)
+
+    rounded = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+    assert run(half).dtype == jnp.float32
+    np.testing.assert_allclose(run(half), run(rounded), atol=1e-5)

@@ -1,0 +1,60 @@
+"""Run as a script: one conversion in a process of its own; prints by how much its anonymous memory rose after imports.
+
+python tests/interop/convert/measured.py import|export|place SOURCE TARGET
+"""
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+
+from mpjax.interop.convert.exporting import export_run
+from mpjax.interop.convert.importing import import_checkpoint
+from mpjax.interop.stored_array import place_tree
+from mpjax.weights import stored_weights
+
+
+def anonymous():
+    """Bytes of memory that no file stands behind."""
+    with Path("/proc/self/smaps_rollup").open() as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Anonymous:"))
+
+
+def place(source, target):
+    """Reads a PyTorch checkpoint into the one device; what it holds then is the checkpoint itself."""
+    del target
+    arrays, _ = stored_weights(source)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arrays)
+    jax.block_until_ready(place_tree(arrays, like))
+
+
+WORK = {"import": import_checkpoint, "export": export_run, "place": place}
+
+
+def main(name, source, target):
+    """Peak in bytes, seconds."""
+    base = anonymous()
+    peak, done = base, threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.005):
+            peak = max(peak, anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.monotonic()
+    try:
+        WORK[name](Path(source), Path(target))
+    finally:
+        done.set()
+        watcher.join()
+    return {"peak": peak - base, "seconds": time.monotonic() - started}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))
