@@ -43,7 +43,7 @@ class Rollout:
     def of(cls, trained: TrainedRun) -> "Rollout":
         """The rollout of a trained run."""
         run = trained.run
-        return cls(Denoiser(run.model, run.guidance), run.sampler, run.codec, trained.params)
+        return cls(Denoiser(run.model, run.network.guidance), run.network.sampler, run.codec, trained.params)
 
     @property
     def segment_frames(self) -> int:

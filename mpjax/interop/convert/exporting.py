@@ -29,7 +29,7 @@ from mpjax.interop.stored_array import StoredArray
 from mpjax.interop.transformer_config import to_config
 from mpjax.interop.transformer_names import transformer_entries
 from mpjax.progress import ByteProgress
-from mpjax.weights import Network, latest_step, read_run
+from mpjax.weights import latest_step, read_run
 
 Say = Callable[[str], None]
 
@@ -57,8 +57,8 @@ def export_run(folder: Path, output: Path, *, dtype: np.dtype | None = None, say
     vae = Path(codec["weights"]) if "weights" in codec else None
     place = "." if vae is None else "transformer"
     description = {
-        **config.to_dict(Network(model=run.model, guidance=run.guidance, sampler=run.sampler)),
-        "codec": codec if vae is None else codec | {"weights": "vae"},
+        **config.to_dict(run.network),
+        "codec": codec if vae is None else codec | {"weights": vae_place(vae)},
         "fps": run.fps,
         "height": run.height,
         "width": run.width,
@@ -107,7 +107,12 @@ def copy_files(source: Path, target: Path) -> None:
     checkpoint = Checkpoint.open(source)
     target.mkdir()
     for name in (*checkpoint.files, *checkpoint.texts):
-        shutil.copyfile(source / name, target / name)
+        shutil.copyfile(checkpoint.folder / name, target / name)
+
+
+def vae_place(vae: Path) -> str:
+    """Where `copy_files(vae, folder / "vae")` puts a VAE, as its codec names it: a directory, or a file."""
+    return f"vae/{vae.name}" if vae.is_file() else "vae"
 
 
 def layout_of(checkpoint: Checkpoint) -> dict[str, Any]:
