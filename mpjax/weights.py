@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from mpjax import codecs, config
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
-from mpjax.diffusion.samplers import Euler, Sampler, UniPC
+from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment
 from mpjax.interop.checkpoint_files import Checkpoint
@@ -32,7 +32,7 @@ COMPLETE = "_CHECKPOINT_METADATA"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """What generation needs to know of a network; the part of an `Experiment` that converted weights have.
+    """What generation needs to know of a network: fields of `Experiment` that converted weights have too.
 
     Attributes:
         model: shapes.
@@ -47,16 +47,13 @@ class Network:
     classifier_free: ClassifierFree = UNGUIDED
 
 
-NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(Network))
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """What `run.json` of a run folder says.
 
     Attributes:
         folder: the run folder.
-        model, guidance, sampler, classifier_free: as in `Network`.
+        network: what is run.
         experiment: what was trained; None for converted weights.
         codec: latents ↔ pixels, with its normalisation.
         fps: frames per second.
@@ -65,10 +62,7 @@ class Run:
     """
 
     folder: Path
-    model: Architecture
-    guidance: float
-    sampler: Sampler
-    classifier_free: ClassifierFree
+    network: Network
     experiment: Experiment | None
     codec: codecs.Codec
     fps: float
@@ -77,9 +71,9 @@ class Run:
     identity: str
 
     @property
-    def network(self) -> Network:
-        """The part that converted weights have too."""
-        return Network(**{name: getattr(self, name) for name in NETWORK_FIELDS})
+    def model(self) -> Architecture:
+        """Shapes of the network."""
+        return self.network.model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,20 +117,19 @@ def read_run(folder: Path) -> Run:
     try:
         stored = json.loads(text)
         converted = "source" in stored
-        described = {name: stored[name] for name in NETWORK_FIELDS} if converted else {}
-        trained = None if converted else stored["experiment"]
+        described = stored if converted else stored["experiment"]
+        fields = [field.name for field in dataclasses.fields(Network)]
+        network = {"model": described["model"]} | {name: described[name] for name in fields if name in described}
         codec = dict(stored["codec"])
         size = {name: stored[name] for name in ("fps", "height", "width")}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: copy the run folder again") from error
-    if "weights" in codec:
-        codec["weights"] = str(folder / codec["weights"])  # a codec's own weights lie in the folder
-    experiment = None if trained is None else config.build(Experiment, trained, "experiment")
-    network = config.build(Network, described, "run") if experiment is None else experiment
+    if converted and "weights" in codec:
+        codec["weights"] = str(folder / codec["weights"])  # they lie in the folder, wherever it is moved to
     return Run(
         folder=folder,
-        **{name: getattr(network, name) for name in NETWORK_FIELDS},
-        experiment=experiment,
+        network=config.build(Network, network, "run"),
+        experiment=None if converted else config.build(Experiment, described, "experiment"),
         codec=codecs.from_spec(codec),
         identity=hashlib.sha256(text).hexdigest()[:16],
         **size,

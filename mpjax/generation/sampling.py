@@ -81,7 +81,7 @@ def plan_sampling(run: Run, request: SamplingRequest) -> SamplingPlan:
             "--distilled-guidance needs a network with model.guidance_embeds, which this run has not: "
             "use --guidance for classifier-free guidance"
         )
-    classifier_free = run.classifier_free
+    classifier_free = run.network.classifier_free
     if request.guidance is not None:
         classifier_free = dataclasses.replace(classifier_free, scale=request.guidance)
     if request.negative is not None:
@@ -91,9 +91,9 @@ def plan_sampling(run: Run, request: SamplingRequest) -> SamplingPlan:
             encode_prompt(request.negative, run.model.encoders.prompt_bytes)
     guidance = request.distilled_guidance
     return SamplingPlan(
-        sampler=_sampler(run.sampler, request),
+        sampler=_sampler(run.network.sampler, request),
         classifier_free=classifier_free,
-        distilled_guidance=run.guidance if guidance is None else guidance,
+        distilled_guidance=run.network.guidance if guidance is None else guidance,
         negative=request.negative or "",
         cache=None if request.teacache is None else TeaCache(threshold=request.teacache),
     )

@@ -66,7 +66,7 @@ class Tensor(TensorInfo):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """A directory of safetensors, opened: headers are read, tensors are not.
+    """A directory of safetensors, or one file, opened: headers are read, tensors are not.
 
     Attributes:
         folder: where it lies.
@@ -83,15 +83,17 @@ class Checkpoint:
     texts: Mapping[str, str]
 
     @classmethod
-    def open(cls, folder: Path) -> "Checkpoint":
-        """Opens `diffusion_pytorch_model.safetensors`, the shards that an index names, or else all `*.safetensors`.
+    def open(cls, path: Path) -> "Checkpoint":
+        """Opens a file, or of a directory the shards that its index names, or else all `*.safetensors`.
 
-        `mpjax.safetensors` beside them belongs to the checkpoint too.
+        Where there is no index, `diffusion_pytorch_model.safetensors` is the whole checkpoint. `mpjax.safetensors` in a
+        directory belongs to it too, and `config.json` beside a file.
 
         Raises:
-            InputError: no such directory, a shard is missing or cut short, a tensor occurs twice or is no float.
+            InputError: nothing is there, a shard is missing or cut short, a tensor occurs twice or is no float.
         """
-        names, texts = _file_names(folder)
+        folder = path.parent if path.is_file() else path
+        names, texts = ([path.name], {}) if path.is_file() else _file_names(folder)
         tensors: dict[str, Tensor] = {}
         files, metadata = {}, {}
         for file in names:
@@ -131,7 +133,7 @@ def _read_text(path: Path) -> str:
 def _file_names(folder: Path) -> tuple[list[str], dict[str, str]]:
     """The files of a checkpoint, and its index if it has one."""
     if not folder.is_dir():
-        raise InputError(f"{folder} is no directory: give the one that holds the safetensors files")
+        raise InputError(f"{folder} does not exist: give a directory of safetensors files, or one such file")
     index = next(iter(sorted(folder.glob("*.safetensors.index.json"))), None)
     own = [OWN_WEIGHTS] if (folder / OWN_WEIGHTS).is_file() else []
     if index is not None:

@@ -3,6 +3,7 @@
 Source: docs/backbone.md, section 1.12 (diffusers 0.42 `HunyuanVideoFramepackTransformer3DModel.state_dict()`).
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -91,13 +92,14 @@ def parameter_shapes(architecture: Architecture) -> dict[str, Any]:
     return nn.unbox(shapes)
 
 
-def transformer_entries(architecture: Architecture) -> list[Entry]:
+@functools.cache
+def transformer_entries(architecture: Architecture) -> tuple[Entry, ...]:
     """Every array of the network and where checkpoints keep it, in the order of the tree.
 
     SemanticPack's arrays and those of the built-in encoders keep their own paths behind `mpjax.`.
     """
     shapes = jax.tree.leaves_with_path(parameter_shapes(architecture))
-    return [_entry(architecture, tuple(key.key for key in path), leaf.shape) for path, leaf in shapes]
+    return tuple(_entry(architecture, tuple(key.key for key in path), leaf.shape) for path, leaf in shapes)
 
 
 def _entry(arch: Architecture, path: tuple[str, ...], shape: tuple[int, ...]) -> Entry:

@@ -27,6 +27,14 @@ def test_tensors_come_back_from_one_file_and_from_shards(tmp_path, shards, index
         assert not tensor.read().flags.owndata and not tensor.read().flags.writeable  # the file, not a copy
 
 
+def test_a_file_alone_is_a_checkpoint(tmp_path):
+    folder = write_checkpoint(tmp_path / "c", SMALL, config={"in_channels": 16})
+    write_safetensors(folder / "other.safetensors", MIXED)
+    checkpoint = Checkpoint.open(folder / "other.safetensors")
+    assert list(checkpoint.files) == ["other.safetensors"] and checkpoint.tensors["c"].dtype == np.float16
+    assert checkpoint.folder == folder and set(checkpoint.texts) == {"config.json"}
+
+
 def test_an_index_decides_which_files_belong(tmp_path):
     folder = write_checkpoint(tmp_path / "c", SMALL, config=None, shards=2)
     write_safetensors(folder / "diffusion_pytorch_model.fp16.safetensors", SMALL)
@@ -74,5 +82,5 @@ def test_a_tensor_must_not_occur_twice(tmp_path):
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no safetensors file"):
         Checkpoint.open(tmp_path)
-    with pytest.raises(InputError, match="is no directory"):
+    with pytest.raises(InputError, match="does not exist"):
         Checkpoint.open(tmp_path / "nothing")

@@ -58,7 +58,7 @@ def export_run(folder: Path, output: Path, *, dtype: np.dtype | None = None, say
     place = "." if vae is None else "transformer"
     description = {
         **config.to_dict(run.network),
-        "codec": codec if vae is None else codec | {"weights": "vae"},
+        "codec": codec if vae is None else codec | {"weights": vae_place(vae)},
         "fps": run.fps,
         "height": run.height,
         "width": run.width,
@@ -107,7 +107,12 @@ def copy_files(source: Path, target: Path) -> None:
     checkpoint = Checkpoint.open(source)
     target.mkdir()
     for name in (*checkpoint.files, *checkpoint.texts):
-        shutil.copyfile(source / name, target / name)
+        shutil.copyfile(checkpoint.folder / name, target / name)
+
+
+def vae_place(vae: Path) -> str:
+    """Where `copy_files(vae, folder / "vae")` puts a VAE, as its codec names it: a directory, or a file."""
+    return f"vae/{vae.name}" if vae.is_file() else "vae"
 
 
 def layout_of(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -20,14 +20,14 @@ from mpjax import codecs, config
 from mpjax.diffusion.samplers import Euler
 from mpjax.errors import InputError
 from mpjax.interop.checkpoint_files import Checkpoint, read_json
-from mpjax.interop.convert.exporting import LAYOUT_FILE, OWN_FILE, copy_files, layout_of
+from mpjax.interop.convert.exporting import LAYOUT_FILE, OWN_FILE, copy_files, layout_of, vae_place
 from mpjax.interop.convert.output_folder import building, is_finished, write_description
 from mpjax.interop.orbax_arrays import write_step
 from mpjax.interop.transformer_names import transformer_entries
 from mpjax.interop.transformer_tensors import architecture_of, check_tensors, stored_arrays, with_t2v_parts
 from mpjax.models.architecture import Architecture
 from mpjax.progress import ByteProgress
-from mpjax.weights import NETWORK_FIELDS, Network
+from mpjax.weights import Network
 
 Say = Callable[[str], None]
 
@@ -36,6 +36,7 @@ GUIDANCE = 10.0
 SAMPLER = Euler(steps=25, shift=7.0)
 FPS, HEIGHT, WIDTH = 30.0, 480, 832
 VAE_CODEC = "hunyuan_vae"
+NETWORK = [field.name for field in dataclasses.fields(Network)]
 
 
 def import_checkpoint(
@@ -53,10 +54,10 @@ def import_checkpoint(
     """Converts a PyTorch checkpoint into a run folder.
 
     Args:
-        source: directory of the transformer's safetensors (diffusers or lllyasviel), or of a diffusers pipeline, with
-            `transformer/` and perhaps `vae/`.
+        source: directory of the transformer's safetensors (diffusers or lllyasviel), one such file, or the directory of
+            a diffusers pipeline, with `transformer/` and perhaps `vae/`.
         output: run folder; must not exist, be empty, or hold the result of the same call, which then returns at once.
-        vae: directory of the VAE's safetensors; None: that of the pipeline, if it has one.
+        vae: directory of the VAE's safetensors, or one such file; None: that of the pipeline, if it has one.
         dtype: of the parameters, float32 or bfloat16; None: as stored.
         from_t2v: initialise what a text-to-video checkpoint lacks (`transformer_tensors.with_t2v_parts`).
         fps, height, width: of generated videos; None: what an export of this package says, else FramePack-F1's.
@@ -66,13 +67,16 @@ def import_checkpoint(
         InputError: the checkpoint does not fit, or `output` holds anything else. Nothing is written then.
     """
     # -- Check -----------------------------------------------------------------------------------------------------
-    folder, vae = _parts(source, vae)
+    pipeline = (source / "transformer").is_dir()
+    folder = source / "transformer" if pipeline else source
     checkpoint = Checkpoint.open(folder)
     own = _own(folder)
+    if pipeline and vae is None and (source / "vae").is_dir():
+        vae = source / (own["codec"].get("weights", "vae") if own else "vae")
     if own is None:
         network = Network(model=architecture_of(checkpoint), guidance=GUIDANCE, sampler=SAMPLER)
     else:
-        network = config.build(Network, {name: own[name] for name in NETWORK_FIELDS}, OWN_FILE)
+        network = config.build(Network, {name: own[name] for name in NETWORK if name in own}, OWN_FILE)
     entries = transformer_entries(network.model)
     tensors, fresh = with_t2v_parts(checkpoint.tensors, entries) if from_t2v else (checkpoint.tensors, [])
     check_tensors(tensors, entries, folder)
@@ -91,7 +95,7 @@ def import_checkpoint(
         "source": {
             "checkpoint": str(source),
             "vae": None if vae is None else str(vae),
-            "bytes": {name: (folder / name).stat().st_size for name in checkpoint.files},
+            "bytes": {name: (checkpoint.folder / name).stat().st_size for name in checkpoint.files},
             "dtype": None if dtype is None else dtype.name,
             "from_t2v": from_t2v,
         },
@@ -118,22 +122,13 @@ def import_checkpoint(
     say(f"{output}: finished")
 
 
-def _parts(source: Path, vae: Path | None) -> tuple[Path, Path | None]:
-    """Where transformer and VAE lie."""
-    if not (source / "transformer").is_dir():
-        return source, vae
-    if vae is None and (source / "vae").is_dir():
-        vae = source / "vae"
-    return source / "transformer", vae
-
-
 def _own(folder: Path) -> dict[str, Any] | None:
     """What an export of this package says beside `config.json`."""
     path = folder / OWN_FILE
     if not path.is_file():
         return None
     own = read_json(path.read_text(encoding="utf-8"), path)
-    for name in (*NETWORK_FIELDS, "codec", "fps", "height", "width"):
+    for name in ("model", "codec", "fps", "height", "width"):
         if name not in own:
             raise InputError(f"{path} does not say {name}: copy the checkpoint again, or remove that file")
     return own
@@ -147,8 +142,9 @@ def _codec(model: Architecture, own: dict[str, Any] | None, vae: Path | None, si
     """
     if vae is not None:
         Checkpoint.open(vae)  # so that what is no checkpoint is told as such
-        spec: dict[str, Any] = {"name": VAE_CODEC, "weights": "vae"}
-        codec = codecs.from_spec(spec | {"weights": str(vae)})
+        known = own["codec"] if own and "weights" in own["codec"] else {"name": VAE_CODEC}
+        codec = codecs.from_spec(known | {"weights": str(vae)})
+        spec = known | {"weights": vae_place(vae)}
     else:
         spec = {"name": "dct", "channels": model.channels} if own is None else own["codec"]
         if "weights" in spec:
