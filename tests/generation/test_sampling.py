@@ -11,8 +11,8 @@ from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampli
 
 
 def with_config(run, *, guidance_embeds=False, **fields):
-    model = dataclasses.replace(run.experiment.model, guidance_embeds=guidance_embeds)
-    return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, model=model, **fields))
+    model = dataclasses.replace(run.model, guidance_embeds=guidance_embeds)
+    return dataclasses.replace(run, network=dataclasses.replace(run.network, model=model, **fields))
 
 
 def test_without_changes_it_is_as_the_config_says(trained):

@@ -41,7 +41,7 @@ def ours(network, x: np.ndarray, *, encode: bool, framewise: bool = True, spatia
 def test_diffusers_numbers(network, name):
     make, options = reference_vae.CASES[name]
     result = picked(name, ours(network, make(), encode=name.startswith("encode"), **options), reference_vae.SAMPLES)
-    assert GOLDEN[name].std() > 0.3
+    assert GOLDEN[name].std() > 0.2
     np.testing.assert_allclose(result[1:], GOLDEN[name][1:], atol=1e-5)
     np.testing.assert_allclose(result[0], GOLDEN[name][0], rtol=1e-5)  # the norm of all entries
 
