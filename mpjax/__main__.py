@@ -115,6 +115,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seconds", type=float, default=5.0, help="length of the video, the given clip included")
     verb.add_argument("--seed", type=int, default=0, help="of the noise, and of the dataset's first frame")
     verb.add_argument("--least", type=int, default=256, help="enlarge by nearest neighbour to this many pixels")
+    verb.add_argument(
+        "--encoders", type=Path, help="folder of LLaMA, CLIP and SigLIP, for weights without encoders of their own"
+    )
     run_says = "(default: as the run's config says)"
     verb.add_argument("--sampler", choices=("euler", "unipc"), help=f"ODE sampler {run_says}")
     verb.add_argument("--steps", type=int, help=f"sampler steps a segment {run_says}")

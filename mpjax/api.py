@@ -19,34 +19,38 @@ from pathlib import Path
 import numpy as np
 
 from mpjax.errors import InputError
-from mpjax.generation.first_frame import from_picture, held_out, to_float
-from mpjax.generation.request import Request, encode_prompts, make_plan
+from mpjax.generation.conditioner import conditioner_of
+from mpjax.generation.first_frame import held_out, latents_of, read_picture, shown, to_float
+from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import GenerationState
 from mpjax.weights import TrainedRun, load_run
 
 
-def load(run: str | Path, sampling: SamplingRequest | None = None) -> "Model":
-    """The newest EMA weights of a run folder that `python -m mpjax train` wrote.
+def load(run: str | Path, sampling: SamplingRequest | None = None, encoders: str | Path | None = None) -> "Model":
+    """The newest EMA weights of a run folder that `python -m mpjax train` or `convert` wrote.
 
     Args:
         run: the folder.
         sampling: changes to how it draws, for example `mpjax.SamplingRequest(sampler="unipc", steps=10)`.
+        encoders: folder of LLaMA, CLIP and SigLIP, for a network without encoders of its own.
 
     Raises:
         InputError: no run folder, one without a finished checkpoint, or a change that does not suit it.
     """
-    return Model(load_run(Path(run)), sampling or SamplingRequest())
+    return Model(load_run(Path(run)), sampling or SamplingRequest(), None if encoders is None else Path(encoders))
 
 
 class Model:
     """A trained model."""
 
-    def __init__(self, trained: TrainedRun, sampling: SamplingRequest):
+    def __init__(self, trained: TrainedRun, sampling: SamplingRequest, encoders: Path | None):
         """Use `load`."""
-        self._run, self._step, self._sampling = trained.run, trained.step, sampling
-        self._rollout = Rollout.of(trained, plan_sampling(trained.run, sampling))
+        self._run, self._step, self._sampling, self._encoders = trained.run, trained.step, sampling, encoders
+        self._plan = plan_sampling(trained.run, sampling)
+        self._condition = conditioner_of(trained.run, encoders)
+        self._rollout = Rollout.of(trained, self._plan)
 
     @property
     def fps(self) -> float:
@@ -85,24 +89,30 @@ class Model:
             InputError: a prompt is too long, the image is none, or the length is not above 0.
         """
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        request = Request(prompts=prompts, image=image, seconds=seconds, seed=seed, sampling=self._sampling)
+        request = Request(
+            prompts=prompts, image=image, seconds=seconds, seed=seed, sampling=self._sampling, encoders=self._encoders
+        )
         plan = make_plan(self._run, self.step, request)
-        frame, state = self._rollout.start(plan.prompt(0), plan.reference, seed)
+        frame, state = self._rollout.start(plan.prompt(0), plan.reference, seed, plan.segments)
         shown = [frame]
         for segment in range(plan.segments):
-            frames, state = self._rollout.generate(state, plan.prompt(segment))
+            frames, state = self._rollout.generate(state, plan.prompt(segment), plan.negative)
             shown.append(frames)
         return np.concatenate([*shown, self._rollout.finish(state)])[: plan.frames]
 
-    def start(self, prompt: str, image: np.ndarray | None = None, seed: int = 0) -> GenerationState:
+    def start(self, prompt: str, image: np.ndarray | None = None, seed: int = 0, segments: int = 0) -> GenerationState:
         """The state before the first segment; arguments as in `generate`, `prompt` is that of the first segment.
+
+        A network that generates a video from its end must be told how many `segments` there will be.
 
         Raises:
             InputError: as `generate`.
         """
-        tokens = encode_prompts(self._run, [prompt])[0]
-        reference = held_out(self._run, seed)[0] if image is None else from_picture(self._run, image)
-        return self._rollout.start(tokens, reference, seed)[1]
+        if image is None:
+            reference = held_out(self._run, seed)[0]
+        else:
+            reference = latents_of(self._run, read_picture(self._run, image))
+        return self._rollout.start(self._condition(prompt, shown(self._run, reference)), reference, seed, segments)[1]
 
     def next_segment(self, state: GenerationState, prompt: str) -> tuple[np.ndarray, GenerationState]:
         """Generates a segment: its frames, uint8 `[segment_frames, H, W, 3]`, and the state after it.
@@ -113,7 +123,10 @@ class Model:
         Raises:
             InputError: the prompt is too long.
         """
-        return self._rollout.generate(state, encode_prompts(self._run, [prompt])[0])
+        # The first frame as the codec shows it, so that every segment of a state sees the same.
+        picture = shown(self._run, np.asarray(state.video.history.reference[0]))
+        negative = self._condition(self._plan.negative, picture) if self._plan.classifier_free.active else None
+        return self._rollout.generate(state, self._condition(prompt, picture), negative)
 
     def finish(self, state: GenerationState) -> np.ndarray:
         """The frames that are still to come if the video ends here, uint8 `[n, H, W, 3]`; none under most codecs."""

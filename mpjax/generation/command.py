@@ -48,6 +48,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
             seed=args.seed + number,
             least=args.least,
             sampling=sampling,
+            encoders=args.encoders,
         )
         for number, schedule in enumerate(schedules)
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from mpjax.data.filmstrip import to_uint8
 from mpjax.data.recallworld.clips import clip_seed, sample_clip
 from mpjax.data.recallworld.render import render
 from mpjax.data.recallworld.world import World
@@ -19,26 +20,34 @@ if TYPE_CHECKING:
     from mpjax.datasets import Datasets
 
 
-def from_picture(run: Run, image: Path | np.ndarray) -> np.ndarray:
-    """Latents float32 `[1, h, w, c]` of a picture, resized to cover the run's frame and cropped at the centre.
+def read_picture(run: Run, image: Path | np.ndarray) -> np.ndarray:
+    """A picture, resized to cover the run's frame and cropped at the centre: uint8 `[H, W, 3]`.
 
     Args:
-        run: gives size and codec.
+        run: gives the size.
         image: a file, or uint8 `[H, W, 3]`.
 
     Raises:
         InputError: no picture.
     """
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-            raise InputError(f"image is {image.dtype} {list(image.shape)}: give uint8 [height, width, 3]")
-        picture = image
-        if image.shape[:2] != (run.height, run.width):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            picture = FrameResizer(Path("image"), run.height, run.width)(frame, None)
-    else:
-        picture = read_image(image, height=run.height, width=run.width)
+    if not isinstance(image, np.ndarray):
+        return read_image(image, height=run.height, width=run.width)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+        raise InputError(f"image is {image.dtype} {list(image.shape)}: give uint8 [height, width, 3]")
+    if image.shape[:2] == (run.height, run.width):
+        return image
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return FrameResizer(Path("image"), run.height, run.width)(frame, None)
+
+
+def latents_of(run: Run, picture: np.ndarray) -> np.ndarray:
+    """Latents float32 `[1, h, w, c]` of a first frame, uint8 `[H, W, 3]` of the run's size."""
     return run.codec.encode(to_float(picture[None, None]))[0]
+
+
+def shown(run: Run, reference: np.ndarray) -> np.ndarray:
+    """A first frame as the codec shows its latents `[1, h, w, c]`: uint8 `[H, W, 3]`."""
+    return to_uint8(run.codec.decode(reference[None])[0, 0])
 
 
 def held_out(run: Run, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:

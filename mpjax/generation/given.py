@@ -39,11 +39,6 @@ def whole_segments(run: Run, clip: Path, segment_frames: int, total: int) -> int
     return (count - 1) // segment_frames
 
 
-def reference(run: Run, clip: Path) -> np.ndarray:
-    """Latents float32 `[1, h, w, c]` of the first frame."""
-    return run.codec.encode(to_float(next(_frames(run, clip, 1)))[None, None])[0]
-
-
 def given_segments(run: Run, clip: Path, segment_frames: int, segments: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields, for each of the first whole segments, its pixels and its latents.
 

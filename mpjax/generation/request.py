@@ -4,19 +4,21 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from mpjax import config
 from mpjax.codecs import pixel_frames
-from mpjax.conditioning.tokens import encode_prompt
+from mpjax.conditioning.cache import content_key
 from mpjax.errors import InputError
 from mpjax.experiment import RecallWorldData
 from mpjax.generation import given
-from mpjax.generation.first_frame import from_picture, held_out
+from mpjax.generation.conditioner import check_prompt, conditioner_of
+from mpjax.generation.first_frame import held_out, latents_of, read_picture, shown
 from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampling
+from mpjax.models.memorypack import Prompts
 from mpjax.weights import Run
 
 SEEDS = 1 << 32
@@ -35,6 +37,7 @@ class Request:
         seed: of the noise, 0 to 2^32 - 1.
         least: pixels that the shorter side of the written video has at least.
         sampling: changes to how the run draws segments.
+        encoders: folder of LLaMA, CLIP and SigLIP, for a network without encoders of its own.
     """
 
     prompts: tuple[str, ...] = ()
@@ -44,6 +47,7 @@ class Request:
     seed: int = 0
     least: int = 256
     sampling: SamplingRequest = SamplingRequest()
+    encoders: Path | None = None
 
     def __post_init__(self):
         if self.image is not None and self.video is not None:
@@ -65,7 +69,8 @@ class Plan:
         frames: pixel frames of the whole video.
         segment_frames: pixel frames of a segment.
         prompts: one a segment from the first one on, given ones included; the last one goes on.
-        tokens: their bytes, int32 `[n, l]`.
+        conditions: what the network reads of each of them: bytes int32 `[l]`, or embeddings, a `Condition`.
+        negative: the same of the negative prompt; None where classifier-free guidance is off.
         reference: latents of the first frame, float32 `[1, h, w, c]`.
         clip: video to continue, of which `given` whole segments are used.
         seed, least: as in `Request`.
@@ -78,7 +83,8 @@ class Plan:
     frames: int
     segment_frames: int
     prompts: tuple[str, ...]
-    tokens: np.ndarray
+    conditions: tuple[Prompts, ...]
+    negative: Prompts | None
     reference: np.ndarray
     clip: Path | None
     given: int
@@ -93,9 +99,9 @@ class Plan:
         """Segments after the first frame; the last one may be cut."""
         return -(-(self.frames - 1) // self.segment_frames)
 
-    def prompt(self, segment: int) -> np.ndarray:
-        """Prompt bytes of a segment, int32 `[l]`."""
-        return self.tokens[min(segment, len(self.tokens) - 1)]
+    def prompt(self, segment: int) -> Prompts:
+        """What the network reads of the prompt of a segment."""
+        return self.conditions[min(segment, len(self.conditions) - 1)]
 
 
 def make_plan(run: Run, step: int, request: Request) -> Plan:
@@ -104,7 +110,9 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
     Raises:
         InputError: a prompt, the picture, the clip, the length or a change to the sampling cannot be used.
     """
-    encode_prompts(run, request.prompts)  # the cheapest checks first, before any file is read
+    for prompt in request.prompts:  # the cheapest checks first, before any file is read
+        check_prompt(run, prompt)
+    condition = conditioner_of(run, request.encoders)
     sampling = plan_sampling(run, request.sampling)
     frames = round(request.seconds * run.fps)
     if frames < 1:
@@ -114,14 +122,19 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
     own: tuple[str, ...] = ("",)
     if request.video is None and request.image is None:
         reference, own = held_out(run, request.seed)
+        picture = shown(run, reference)
     elif run.experiment is not None and isinstance(run.experiment.data, RecallWorldData):
         own = held_out(run, request.seed)[1]
     if request.image is not None:
-        reference = from_picture(run, request.image)
+        picture = read_picture(run, request.image)
+        reference = latents_of(run, picture)
     if request.video is not None:
+        if run.model.framepack.backwards:
+            raise InputError(f"{run.folder} generates videos from their end: --video cannot be continued, give --image")
         count = given.whole_segments(run, request.video, segment_frames, frames)
         clip_hash = given.file_hash(request.video)
-        reference = given.reference(run, request.video)
+        picture = given.first_pixels(run, request.video)[0]
+        reference = latents_of(run, picture)
     prompts = (request.prompts[:1] * count + request.prompts) or own
     identity = {
         "run": run.identity,
@@ -133,6 +146,10 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         "seed": request.seed,
         "least": request.least,
     }
+    if run.model.encoders is None:
+        # The embeddings themselves: it does not matter which folder they are from.
+        parts = jax.tree.leaves([condition(prompt, picture) for prompt in dict.fromkeys(prompts)])
+        identity["embeddings"] = content_key(*(np.asarray(part) for part in parts))
     if sampling != plan_sampling(run, SamplingRequest()):  # the run's own is part of the run
         identity["sampling"] = config.to_dict(sampling)
     return Plan(
@@ -140,7 +157,8 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         frames=frames,
         segment_frames=segment_frames,
         prompts=prompts,
-        tokens=encode_prompts(run, prompts),
+        conditions=tuple(condition(prompt, picture) for prompt in prompts),
+        negative=condition(sampling.negative, picture) if sampling.classifier_free.active else None,
         reference=reference,
         clip=request.video,
         given=count,
@@ -150,19 +168,3 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         step=step,
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32],
     )
-
-
-def encode_prompts(run: Run, prompts: Sequence[str]) -> np.ndarray:
-    """Prompts → int32 `[n, l]`.
-
-    Raises:
-        InputError: one is too long for the model, or the model has no prompt encoder.
-    """
-    encoders = run.model.encoders
-    if encoders is None:
-        raise InputError(
-            f"{run.folder} has no prompt encoder, and the embeddings of LLaMA, CLIP and SigLIP that it reads are not "
-            f"made here: train the built-in encoders onto it with `train --init={run.folder}`"
-        )
-    tokens = [encode_prompt(prompt, encoders.prompt_bytes) for prompt in prompts]
-    return np.reshape(tokens, (len(tokens), encoders.prompt_bytes))

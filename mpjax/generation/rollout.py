@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpjax.codecs import Codec
-from mpjax.conditioning.tokens import encode_prompt
 from mpjax.data.filmstrip import to_uint8
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Sampler
+from mpjax.errors import InputError
 from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampling
 from mpjax.generation.state import GenerationState
 from mpjax.models.autoregressive import VideoState, append_segment, sample_segment, start_video
-from mpjax.models.memorypack import Denoiser
+from mpjax.models.memorypack import Denoiser, Prompts
 from mpjax.models.teacache import TeaCache
 from mpjax.weights import TrainedRun
 
@@ -33,24 +33,27 @@ class Rollout:
         codec: Codec,
         params: dict,
         classifier_free: ClassifierFree = UNGUIDED,
-        negative: np.ndarray | None = None,
         cache: TeaCache | None = None,
     ):
         """`params` may be host arrays; they are moved to the default device once.
 
-        `negative` is the negative prompt int32 `[l]` of classifier-free guidance, None the empty one; `cache` leaves
-        blocks out where little changes.
+        `cache` leaves blocks out where little changes.
         """
         self.codec = codec
         self._params = jax.device_put(params)
-        self._frames = denoiser.architecture.framepack.segment_frames
-        opposite = None if negative is None else jnp.asarray(negative[None])
+        self._pack = denoiser.architecture.framepack
 
-        def sample(params: dict, state: VideoState, key: jax.Array, segment: jax.Array, prompt: jax.Array):
-            reference = state.history.reference
-            shape = (1, self._frames, *reference.shape[2:])
-            noise = jax.random.normal(jax.random.fold_in(key, segment), shape, jnp.float32)
-            latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, opposite, cache)
+        def sample(
+            params: dict,
+            state: VideoState,
+            key: jax.Array,
+            segment: jax.Array,
+            prompt: Prompts,
+            negative: Prompts | None,
+        ):
+            size = state.history.reference.shape[2:]
+            noise = segment_noise(key, segment, (1, self._pack.segment_frames, *size))
+            latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, negative, cache)
             return latents, append_segment(denoiser, params, state, latents)
 
         self._start = jax.jit(functools.partial(start_video, denoiser))
@@ -60,47 +63,70 @@ class Rollout:
     @classmethod
     def of(cls, trained: TrainedRun, sampling: SamplingPlan | None = None) -> "Rollout":
         """The rollout of a trained run; without `sampling`, as its config says."""
-        model = trained.run.model
         sampling = sampling or plan_sampling(trained.run, SamplingRequest())
-        assert model.encoders is not None  # Experiment refuses a model without
         return cls(
-            Denoiser(model, sampling.distilled_guidance),
+            Denoiser(trained.run.model, sampling.distilled_guidance),
             sampling.sampler,
             trained.run.codec,
             trained.params,
             sampling.classifier_free,
-            encode_prompt(sampling.negative, model.encoders.prompt_bytes),
             sampling.cache,
         )
 
     @property
     def segment_frames(self) -> int:
         """Pixel frames of a segment."""
-        return self._frames * self.codec.time_factor
+        return self._pack.segment_frames * self.codec.time_factor
 
-    def start(self, prompt: np.ndarray, reference: np.ndarray, seed: int) -> tuple[np.ndarray, GenerationState]:
+    def start(
+        self, prompt: Prompts, reference: np.ndarray, seed: int, segments: int = 0
+    ) -> tuple[np.ndarray, GenerationState]:
         """The state before the first segment.
 
         Args:
-            prompt: of the first segment, int32 `[l]`.
+            prompt: of the first segment, int32 `[l]`, or its embeddings.
             reference: latents of the first frame, float32 `[1, h, w, c]`.
             seed: of the noise.
+            segments: how many there will be; only a network that generates a video from its end needs it.
 
         Returns:
             what is final of the first pixel frame, uint8 `[0 or 1, H, W, 3]`, and the state.
+
+        Raises:
+            InputError: a network that begins at the end, and no number of segments.
         """
-        video = self._start(self._params, prompt[None], jnp.asarray(reference[None], jnp.float32))
+        if self._pack.backwards and segments < 1:
+            raise InputError("this network generates a video from its end: say how many segments there will be")
+        video = self._start(self._params, _batch(prompt), jnp.asarray(reference[None], jnp.float32), segments)
         height, width = (side * self.codec.space_factor for side in reference.shape[1:3])
         tail, zero = self.codec.decode_start(1, height, width), jnp.zeros((), jnp.int32)
-        state = GenerationState(video=video, key=jax.random.key(seed), segment=zero, frames=zero, tail=tail)
+        state = GenerationState(
+            video=video,
+            key=jax.random.key(seed),
+            segment=zero,
+            frames=zero,
+            tail=tail,
+            waiting=np.zeros((0, *reference.shape[1:]), np.float32),
+        )
+        if self._pack.backwards:
+            return np.zeros((0, height, width, 3), np.uint8), state
         return self._decode(state, reference[None])
 
-    def generate(self, state: GenerationState, prompt: np.ndarray) -> tuple[np.ndarray, GenerationState]:
-        """Draws the next segment under a prompt int32 `[l]`; returns the frames that are now final, and the state.
+    def generate(
+        self, state: GenerationState, prompt: Prompts, negative: Prompts | None = None
+    ) -> tuple[np.ndarray, GenerationState]:
+        """Draws the next segment; returns the frames that are now final, and the state.
 
-        They follow those of before, uint8 `[n, H, W, 3]`; a codec that blends neighbours is some frames behind.
+        They follow those of before, uint8 `[n, H, W, 3]`; a codec that blends neighbours is some frames behind, and a
+        network that begins at the end gives all of them by `finish`.
+
+        Args:
+            state: as of `start`, `generate` or `give`.
+            prompt: int32 `[l]`, or embeddings.
+            negative: the same for classifier-free guidance; None is the empty prompt of the built-in encoders.
         """
-        latents, video = self._sample(self._params, state.video, state.key, state.segment, prompt[None])
+        opposite = None if negative is None else _batch(negative)
+        latents, video = self._sample(self._params, state.video, state.key, state.segment, _batch(prompt), opposite)
         return self._next(state, video, np.asarray(latents))
 
     def give(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
@@ -109,14 +135,39 @@ class Rollout:
         return self._next(state, video, latents[None])
 
     def finish(self, state: GenerationState) -> np.ndarray:
-        """The frames that are still to come if the video ends here, uint8 `[n, H, W, 3]`; the state stays usable."""
-        return to_uint8(self.codec.decode_finish(state.tail)[0])
+        """The frames that are still to come if the video ends here, uint8 `[n, H, W, 3]`; the state stays usable.
+
+        Of a video that began at its end, all: the first frame and the segments that exist.
+        """
+        if not self._pack.backwards:
+            return to_uint8(self.codec.decode_finish(state.tail)[0])
+        tail, frames = state.tail, []
+        latents = np.concatenate([np.asarray(state.video.history.reference[0]), state.waiting])
+        for first in (0, *range(1, len(latents), self._pack.segment_frames)):
+            last = 1 if first == 0 else first + self._pack.segment_frames
+            decoded, tail = self.codec.decode_stream(tail, latents[None, first:last])
+            frames.append(to_uint8(decoded[0]))
+        return np.concatenate([*frames, to_uint8(self.codec.decode_finish(tail)[0])])
 
     def _next(
         self, state: GenerationState, video: VideoState, latents: np.ndarray
     ) -> tuple[np.ndarray, GenerationState]:
-        return self._decode(dataclasses.replace(state, video=video, segment=state.segment + 1), latents)
+        state = dataclasses.replace(state, video=video, segment=state.segment + 1)
+        if self._pack.backwards:
+            waiting = np.concatenate([latents[0], state.waiting])
+            height, width = (side * self.codec.space_factor for side in waiting.shape[1:3])
+            return np.zeros((0, height, width, 3), np.uint8), dataclasses.replace(state, waiting=waiting)
+        return self._decode(state, latents)
 
     def _decode(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
         frames, tail = self.codec.decode_stream(state.tail, latents)
         return to_uint8(frames[0]), dataclasses.replace(state, frames=state.frames + frames.shape[1], tail=tail)
+
+
+def segment_noise(key: jax.Array, segment: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The noise that a segment of a video begins with, float32."""
+    return jax.random.normal(jax.random.fold_in(key, segment), shape, jnp.float32)
+
+
+def _batch(prompt: Prompts) -> Prompts:
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], prompt)

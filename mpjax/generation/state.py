@@ -20,7 +20,8 @@ from mpjax.models.semanticpack import Memory
 
 @flax.struct.dataclass
 class GenerationState:
-    """All that the rest of a video depends on besides weights and prompts. Its size does not grow with the video.
+    """All that the rest of a video depends on besides weights and prompts. Its size grows with the video only
+    where that is generated from its end.
 
     Attributes:
         video: history and memory, batch 1.
@@ -28,6 +29,8 @@ class GenerationState:
         segment: segments passed, given or generated, int32 scalar.
         frames: pixel frames the codec has made final, int32 scalar; those in the tail come after them.
         tail: the codec's decoding stream, numpy arrays.
+        waiting: latents of a video that is generated from its end, in its order, float32 `[n, h, w, c]`; others have
+            none waiting.
     """
 
     video: VideoState
@@ -35,6 +38,7 @@ class GenerationState:
     segment: jax.Array
     frames: jax.Array
     tail: Tail
+    waiting: np.ndarray
 
 
 def save_state(path: Path, state: GenerationState, metadata: dict[str, Any]) -> None:
@@ -46,6 +50,7 @@ def save_state(path: Path, state: GenerationState, metadata: dict[str, Any]) -> 
         "key": jax.random.key_data(state.key),
         "segment": state.segment,
         "frames": state.frames,
+        "waiting": state.waiting,
         **{f"tail.{name}": array for name, array in state.tail.items()},
     }
     # np.array: safetensors writes the buffer as it lies, so it must be contiguous.
@@ -74,6 +79,7 @@ def load_state(path: Path) -> tuple[GenerationState, dict[str, Any]]:
             key=jax.random.wrap_key_data(jnp.asarray(tensors["key"])),
             segment=jnp.asarray(tensors["segment"]),
             frames=jnp.asarray(tensors["frames"]),
+            waiting=tensors["waiting"],
             tail={name.removeprefix("tail."): value for name, value in tensors.items() if name.startswith("tail.")},
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -152,7 +152,7 @@ def write_video(
             pixels, latents = next(clip)
             _, state = rollout.give(state, latents)
         else:
-            pixels, state = rollout.generate(state, plan.prompt(done))
+            pixels, state = rollout.generate(state, plan.prompt(done), plan.negative)
             if done + 1 == plan.segments:
                 pixels = np.concatenate([pixels, rollout.finish(state)])
             pixels = pixels[first - decoded :]  # a clip's own frames stay as they are
@@ -189,7 +189,7 @@ def write_video(
 
 def _begin(run: Run, rollout: Rollout, plan: Plan, folder: Path) -> GenerationState:
     """Writes the first frame as part 0 and the state before the first segment."""
-    frame, state = rollout.start(plan.prompt(0), plan.reference, plan.seed)
+    frame, state = rollout.start(plan.prompt(0), plan.reference, plan.seed, plan.segments)
     if plan.clip is not None:
         frame = given.first_pixels(run, plan.clip)
     _write(plan, _part(folder, 0), frame, 0)

@@ -30,6 +30,7 @@ def make_state(tokens: int = 3) -> GenerationState:
             "pending": rng.normal(size=(1, 0, 4, 4, 3)).astype(np.float32),
             "latent_frames": np.asarray(21, np.int64),
         },
+        waiting=rng.normal(size=(tokens, 4, 4, 3)).astype(np.float32),
     )
 
 
