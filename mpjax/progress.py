@@ -32,10 +32,11 @@ class ByteProgress:
     """`Progress` in megabytes, told the bytes of each piece."""
 
     def __init__(self, total: int, say: Callable[[str], None] = print):
-        self._done = 0
-        self._progress = Progress(0, total // 1_000_000, say)
+        self._bytes, self._done = total, 0
+        self._total = -(-total // 1_000_000)
+        self._progress = Progress(0, self._total, say)
 
     def add(self, count: int) -> None:
         """Reports a piece."""
         self._done += count
-        self._progress.update(self._done // 1_000_000, "MB")
+        self._progress.update(self._total if self._done >= self._bytes else self._done // 1_000_000, "MB")
