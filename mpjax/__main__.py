@@ -69,6 +69,16 @@ def _shift(text: str) -> float | str:
     return text if text == "dynamic" else float(text)
 
 
+def _size(text: str) -> str | tuple[int, int]:
+    """The value of --size, as `generation.command.with_size` takes it."""
+    if text == "auto":
+        return text
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give HEIGHTxWIDTH, for example 480x832, or auto")
+    return int(height), int(width)
+
+
 def _no_overrides(overrides: list[str]) -> None:
     if overrides:
         raise InputError(f"{overrides[0]} is no flag of this command: run it with --help for the list")
@@ -112,6 +122,11 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--image", type=Path, help="first frame (default: a held-out one of the dataset)")
     verb.add_argument("--video", type=Path, help="clip to continue")
+    verb.add_argument(
+        "--size",
+        type=_size,
+        help="HEIGHTxWIDTH in pixels, or auto: FramePack's size nearest to the shape of --image (default: the run's)",
+    )
     verb.add_argument("--seconds", type=float, default=5.0, help="length of the video, the given clip included")
     verb.add_argument("--seed", type=int, default=0, help="of the noise, and of the dataset's first frame")
     verb.add_argument("--least", type=int, default=256, help="enlarge by nearest neighbour to this many pixels")
@@ -144,6 +159,11 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--vae", type=Path, help="directory of the VAE's safetensors (default: the pipeline's)")
     verb.add_argument(
         "--from-t2v", action="store_true", help="initialise what a text-to-video checkpoint lacks of FramePack"
+    )
+    verb.add_argument(
+        "--layout",
+        choices=("framepack_f1", "framepack_f0"),
+        help="how the weights generate: F1 from the first frame on (default), F0 from the end of the video",
     )
     verb.add_argument("--fps", type=float, help="frames per second of generated videos (default: 30)")
     verb.add_argument("--height", type=int, help="their height in pixels (default: 480)")

@@ -101,6 +101,18 @@ def read_image(path: Path, *, height: int, width: int) -> np.ndarray:
     return next(read_frames(path, fps=1, height=height, width=width))
 
 
+def picture_size(path: Path, *, deadline_seconds: float = 60.0) -> tuple[int, int]:
+    """Height and width of a picture, or of the first frame of a video, as it is shown: upright, in square pixels.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    with _open(path, deadline_seconds) as (container, stream):
+        frame = next(_decode(path, container, stream, deadline_seconds, lambda _: None)).frame
+        size = frame.height, round(frame.width * (stream.sample_aspect_ratio or 1))
+    return size[::-1] if round(frame.rotation / 90) % 2 else size
+
+
 def resample(timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction) -> Iterator[T]:
     """Items at a constant rate out of items with time stamps.
 

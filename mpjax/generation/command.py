@@ -1,18 +1,21 @@
 """The verb `generate`: from flags to videos."""
 
 import argparse
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+from mpjax.conditioning.buckets import nearest_bucket
+from mpjax.data.video import picture_size
 from mpjax.errors import InputError
 from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.stream import is_finished, write_video
 from mpjax.stopping import stop_request
-from mpjax.weights import latest_step, load_run, read_run
+from mpjax.weights import Run, latest_step, load_run, read_run
 
 Say = Callable[[str], None]
 
@@ -54,7 +57,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     ]
     outs = [args.out / f"{number:04d}.mp4" for number in range(len(schedules))] if many else [args.out]
     _check_out(args.out, many)
-    run, step = read_run(args.weights), latest_step(args.weights)
+    run, step = with_size(read_run(args.weights), args.size, args.image), latest_step(args.weights)
 
     # Plans are made twice rather than kept: a thousand of them need not fit into memory.
     for request, out in zip(requests, outs, strict=True):
@@ -69,6 +72,32 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
             if stopping.is_set():
                 break
             write_video(run, load, make_plan(run, step, request), out, stopping=stopping, say=say)
+
+
+def with_size(run: Run, size: str | tuple[int, int] | None, image: Path | None) -> Run:
+    """A run whose videos have another size.
+
+    Args:
+        run: the run.
+        size: (height, width) in pixels, `auto` for the bucket of FramePack nearest to a picture, None for the run's.
+        image: the picture.
+
+    Raises:
+        InputError: `auto` without a picture, a size that codec or patches do not divide, or a network with encoders of
+            its own, which were trained at one size.
+    """
+    if size is None or size == (run.height, run.width):
+        return run
+    if run.model.encoders is not None:
+        raise InputError(f"{run.folder} has encoders of its own, trained at {run.height}x{run.width}: leave --size out")
+    if isinstance(size, str):
+        if image is None:
+            raise InputError("--size=auto goes by the shape of a picture: add --image, or give HEIGHTxWIDTH")
+        size = nearest_bucket(*picture_size(image))
+    unit = run.codec.space_factor * run.model.patch
+    if min(size) < 1 or size[0] % unit or size[1] % unit:
+        raise InputError(f"--size is {size[0]}x{size[1]}: give multiples of {unit}")
+    return dataclasses.replace(run, height=size[0], width=size[1])
 
 
 def read_prompts(path: Path) -> list[tuple[str, ...]]:

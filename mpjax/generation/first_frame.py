@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from mpjax.conditioning.buckets import cover
 from mpjax.data.filmstrip import to_uint8
 from mpjax.data.recallworld.clips import clip_seed, sample_clip
 from mpjax.data.recallworld.render import render
 from mpjax.data.recallworld.world import World
-from mpjax.data.video import FrameResizer, read_image
+from mpjax.data.video import FrameResizer, picture_size, read_image
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, RecallWorldData
 from mpjax.weights import Run
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 def read_picture(run: Run, image: Path | np.ndarray) -> np.ndarray:
     """A picture, resized to cover the run's frame and cropped at the centre: uint8 `[H, W, 3]`.
 
+    For pretrained encoders by Lanczos, as FramePack's demo does it; else as training's videos were.
+
     Args:
         run: gives the size.
         image: a file, or uint8 `[H, W, 3]`.
@@ -31,11 +34,16 @@ def read_picture(run: Run, image: Path | np.ndarray) -> np.ndarray:
         InputError: no picture.
     """
     if not isinstance(image, np.ndarray):
-        return read_image(image, height=run.height, width=run.width)
+        if run.model.encoders is not None:
+            return read_image(image, height=run.height, width=run.width)
+        height, width = picture_size(image)
+        image = read_image(image, height=height, width=width)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise InputError(f"image is {image.dtype} {list(image.shape)}: give uint8 [height, width, 3]")
     if image.shape[:2] == (run.height, run.width):
         return image
+    if run.model.encoders is None:
+        return cover(image, run.height, run.width)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
     return FrameResizer(Path("image"), run.height, run.width)(frame, None)
 

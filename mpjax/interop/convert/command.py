@@ -20,7 +20,7 @@ def convert(args: argparse.Namespace, say: Callable[[str], None] = print) -> Non
         InputError: before anything is written.
     """
     dtype = None if args.dtype is None else DTYPES[args.dtype]
-    options = {name: getattr(args, name) for name in ("vae", "from_t2v", "fps", "height", "width")}
+    options = {name: getattr(args, name) for name in ("vae", "from_t2v", "layout", "fps", "height", "width")}
     if args.weights is None:
         import_checkpoint(args.input, args.output, dtype=dtype, say=say, **options)
         return

@@ -46,6 +46,7 @@ def import_checkpoint(
     vae: Path | None = None,
     dtype: np.dtype | None = None,
     from_t2v: bool = False,
+    layout: str | None = None,
     fps: float | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -60,6 +61,8 @@ def import_checkpoint(
         vae: directory of the VAE's safetensors, or one such file; None: that of the pipeline, if it has one.
         dtype: of the parameters, float32 or bfloat16; None: as stored.
         from_t2v: initialise what a text-to-video checkpoint lacks (`transformer_tensors.with_t2v_parts`).
+        layout: `framepack_f1` or `framepack_f0`, which the weights were trained with and do not tell; None: what an
+            export of this package says, else F1.
         fps, height, width: of generated videos; None: what an export of this package says, else FramePack-F1's.
         say: receives one line of progress at a time.
 
@@ -81,6 +84,9 @@ def import_checkpoint(
     tensors, fresh = with_t2v_parts(checkpoint.tensors, entries) if from_t2v else (checkpoint.tensors, [])
     check_tensors(tensors, entries, folder)
     arrays = stored_arrays(tensors, entries, dtype)
+    if layout is not None:
+        pack = dataclasses.replace(network.model.framepack, rope_layout=layout)
+        network = dataclasses.replace(network, model=dataclasses.replace(network.model, framepack=pack))
     if own is None:  # bfloat16 weights are made to be computed with in bfloat16
         compute = arrays["x_embedder"]["kernel"].dtype.name
         network = dataclasses.replace(network, model=dataclasses.replace(network.model, dtype=compute))

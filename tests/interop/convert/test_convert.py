@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 import mpjax
-from mpjax import codecs
 from mpjax.__main__ import main
-from mpjax.codecs.dct import DctCodec
 from mpjax.errors import InputError
 from mpjax.interop.checkpoint_files import Checkpoint
 from mpjax.interop.convert.exporting import export_run
@@ -25,6 +23,7 @@ from mpjax.training.initialize import with_weights
 from mpjax.training.loop import train
 from mpjax.weights import load_ema, read_run
 from tests.data.media import moving
+from tests.fixtures import tiny_vae
 from tests.generation.runs import recallworld_experiment, write_run
 from tests.interop.checkpoints import (
     ARCHITECTURE,
@@ -154,28 +153,15 @@ def test_a_text_to_video_checkpoint_needs_the_flag(tmp_path, capsys):
 # -- The VAE -----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NamedVae(DctCodec):
-    """Stands for the VAE's codec: it has weights in a folder."""
-
-    name = "hunyuan_vae"
-    weights: str = ""
-
-    def spec(self):
-        return {"name": self.name, "weights": self.weights}
-
-
-def test_a_pipeline_takes_its_vae_along(tmp_path, monkeypatch):
-    monkeypatch.setitem(codecs.registry.CODECS, "hunyuan_vae", NamedVae)
+def test_a_pipeline_takes_its_vae_along(tmp_path):
     write_checkpoint(tmp_path / "in" / "transformer", tiny_tensors())
-    vae = {"decoder.conv_in.conv.weight": np.ones((2, 3), np.float16)}
-    write_checkpoint(tmp_path / "in" / "vae", vae, config={"_class_name": "AutoencoderKLHunyuanVideo"})
+    tiny_vae.write_folder(tmp_path / "in" / "vae", dtype=np.float16)
     (tmp_path / "in" / "vae" / "notes.txt").write_text("not of the checkpoint")
     (tmp_path / "in" / "model_index.json").write_text("{}")
     import_checkpoint(tmp_path / "in", tmp_path / "run", say=quiet)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["codec"] == {"name": "hunyuan_vae", "weights": "vae"}
     moved = (tmp_path / "run").rename(tmp_path / "moved")
-    assert read_run(moved).codec == NamedVae(weights=str(moved / "vae"))
+    assert read_run(moved).codec.weights == str(moved / "vae")
     export_run(moved, tmp_path / "out", say=quiet)
     before, after = contents(tmp_path / "in"), contents(tmp_path / "out")
     assert before.keys() - after.keys() == {"vae/notes.txt", "model_index.json"}
@@ -184,10 +170,9 @@ def test_a_pipeline_takes_its_vae_along(tmp_path, monkeypatch):
     (tmp_path / "out" / "vae").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="names a VAE, but there is none beside"):
         import_checkpoint(tmp_path / "out", tmp_path / "again", say=quiet)
-    file = tmp_path / "elsewhere" / "diffusion_pytorch_model.safetensors"
-    import_checkpoint(tmp_path / "out", tmp_path / "again", vae=file, say=quiet)
-    assert read_run(tmp_path / "again").codec.weights == str(tmp_path / "again" / "vae" / file.name)
-    assert Path(read_run(tmp_path / "again").codec.weights).read_bytes() == file.read_bytes()
+    import_checkpoint(tmp_path / "out", tmp_path / "again", vae=tmp_path / "elsewhere", say=quiet)
+    assert read_run(tmp_path / "again").codec.weights == str(tmp_path / "again" / "vae")
+    assert contents(tmp_path / "again" / "vae") == contents(tmp_path / "elsewhere")
 
 
 # -- Bad input ---------------------------------------------------------------------------------------------------------
@@ -269,7 +254,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path, capsys):
 
 def test_generation_says_what_is_missing(converted, tmp_path, capsys):
     assert main(["generate", f"--weights={converted}", f"--out={tmp_path / 'a.mp4'}"]) == 2
-    assert f"train --init={converted}" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "give --encoders the folder of their weights" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_converted_weights_generate_from_an_image(trained, capsys):

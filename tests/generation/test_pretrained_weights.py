@@ -1,0 +1,137 @@
+"""From a checkpoint of PyTorch to a video: `convert`, then `generate` with embeddings of pretrained encoders."""
+
+import dataclasses
+import json
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from mpjax.__main__ import main
+from mpjax.conditioning.pretrained import FOLDERS, PretrainedEncoders
+from mpjax.errors import InputError
+from mpjax.generation import conditioner
+from mpjax.generation.command import with_size
+from mpjax.weights import read_run
+from tests.fixtures import seeded, tiny_vae
+from tests.interop.checkpoints import tiny_tensors, write_checkpoint
+
+SIZE = ["--height=32", "--width=48"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A pipeline as diffusers stores it, converted as F1 (`run`) and as F0 (`backwards`), and a picture."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    write_checkpoint(folder / "pipeline" / "transformer", tiny_tensors())
+    tiny_vae.write_folder(folder / "pipeline" / "vae")
+    source = f"--input={folder / 'pipeline'}"
+    assert main(["convert", source, f"--output={folder / 'run'}", *SIZE]) == 0
+    assert main(["convert", source, f"--output={folder / 'backwards'}", *SIZE, "--layout=framepack_f0"]) == 0
+    picture = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    Image.fromarray(picture).save(folder / "a.png")
+    return folder
+
+
+@pytest.fixture
+def encoders(tmp_path, monkeypatch):
+    """A folder of encoders whose embeddings are drawn by name: what they compute, tests/conditioning shows."""
+    for name in FOLDERS:
+        (tmp_path / "encoders" / name).mkdir(parents=True)
+        (tmp_path / "encoders" / name / "config.json").write_text("{}")
+        (tmp_path / "encoders" / name / "model.safetensors").write_bytes(b"")
+
+    def embed(self, prompt):
+        return {"text": seeded.normal(prompt, (7, 24)), "pooled": seeded.normal(f"{prompt} pooled", (20,))}
+
+    monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
+    monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, picture: seeded.normal("picture", (5, 28)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    conditioner._pretrained.cache_clear()
+    return tmp_path / "encoders"
+
+
+def generate(folder, encoders, out, *flags, run="run"):
+    weights, image = f"--weights={folder / run}", f"--image={folder / 'a.png'}"
+    fixed = ["--seconds=1.5", "--steps=2", f"--encoders={encoders}", "--least=1", f"--out={out}"]
+    return main(["generate", weights, image, *fixed, *flags])
+
+
+def frames_of(path):
+    with av.open(path) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_prompt_and_image_to_video(folder, encoders, tmp_path, capsys):
+    """45 frames of 30 a second: two segments, the second cut."""
+    assert generate(folder, encoders, tmp_path / "a.mp4", "--prompt=a dog runs") == 0
+    shown = frames_of(tmp_path / "a.mp4")
+    assert shown.shape == (45, 32, 48, 3) and shown.std() > 5
+    assert json.loads((tmp_path / "a.mp4.json").read_text())["prompts"] == ["a dog runs"]
+    assert generate(folder, encoders, tmp_path / "a.mp4", "--prompt=a dog runs") == 0
+    assert "finished already" in capsys.readouterr().out
+    assert generate(folder, encoders, tmp_path / "a.mp4", "--prompt=a cat runs") == 2
+    assert "generated from another request" in capsys.readouterr().err
+    assert generate(folder, encoders, tmp_path / "b.mp4", "--prompt=a cat runs") == 0
+    other = frames_of(tmp_path / "b.mp4")
+    assert np.abs(other[1:].astype(int) - shown[1:]).mean() > 1  # the prompt reaches the network
+
+
+def test_from_the_end(folder, encoders, tmp_path):
+    """F0: as many frames, written once the first segment exists, which is made last."""
+    assert generate(folder, encoders, tmp_path / "a.mp4", "--prompt=a dog runs", run="backwards") == 0
+    assert frames_of(tmp_path / "a.mp4").shape == (45, 32, 48, 3)
+
+
+def test_what_is_missing_is_named(folder, encoders, tmp_path, capsys):
+    weights, out = f"--weights={folder / 'run'}", f"--out={tmp_path / 'a.mp4'}"
+    assert main(["generate", weights, out]) == 2
+    assert "give --encoders the folder of their weights" in capsys.readouterr().err
+    assert main(["generate", weights, out, f"--encoders={encoders}"]) == 2
+    assert "no dataset: give --image or --video" in capsys.readouterr().err
+    backwards = f"--weights={folder / 'backwards'}"
+    assert main(["generate", backwards, out, f"--encoders={encoders}", f"--video={folder / 'a.png'}"]) == 2
+    assert "generates videos from their end" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a.mp4*"))
+
+
+def test_encoders_of_another_width_are_named(folder, encoders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, picture: np.zeros((5, 9), np.float32))
+    assert generate(folder, encoders, tmp_path / "a.mp4", "--prompt=a") == 2
+    assert "the image encoder makes embeddings of width 9" in capsys.readouterr().err
+
+
+def test_size_by_the_picture_or_by_hand(folder, trained):
+    run = read_run(folder / "run")
+    assert with_size(run, None, None) is run
+    auto = with_size(run, "auto", folder / "a.png")  # 64 x 80 is nearest in shape to 544 x 704
+    assert (auto.height, auto.width) == (544, 704)
+    assert (with_size(run, (64, 32), None).height, run.height) == (64, 32)
+    with pytest.raises(InputError, match="add --image"):
+        with_size(run, "auto", None)
+    with pytest.raises(InputError, match="give multiples of 16"):
+        with_size(run, (64, 40), None)
+    with pytest.raises(InputError, match="leave --size out"):
+        with_size(trained.run, (64, 48), None)
+
+
+@pytest.mark.parity
+def test_with_the_real_encoders(folder, tmp_path, monkeypatch):
+    """Small ones, run by transformers; the embeddings that the plan holds are those of `PretrainedEncoders`."""
+    pytest.importorskip("diffusers")
+    from mpjax.generation.request import Request, make_plan
+    from tests.fixtures.reference_conditioning import write_encoders
+
+    write_encoders(tmp_path / "encoders")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    conditioner._pretrained.cache_clear()
+    assert generate(folder, tmp_path / "encoders", tmp_path / "a.mp4", "--prompt=A dog runs") == 0
+    assert frames_of(tmp_path / "a.mp4").shape == (45, 32, 48, 3)
+    request = Request(prompts=("A dog runs",), image=folder / "a.png", encoders=tmp_path / "encoders")
+    plan = make_plan(read_run(folder / "run"), 0, request)
+    expected = PretrainedEncoders(tmp_path / "encoders", tmp_path / "other").prompt("A dog runs")
+    for name, array in expected.items():
+        np.testing.assert_array_equal(getattr(plan.conditions[0], name), array)
+    other = make_plan(read_run(folder / "run"), 0, dataclasses.replace(request, prompts=("A cat runs",)))
+    assert other.fingerprint != plan.fingerprint
