@@ -1,7 +1,7 @@
 """HunyuanVideo's own encoders, run by `transformers`: LLaMA and CLIP for the prompt, SigLIP for the first frame.
 
 They run on the CPU, once for each prompt and picture, in `encode` and `generate` alone; what they return is cached on
-disk. Needs the extra `encoders`.
+disk. Needs the extra `encoders` (requirements-encoders.txt).
 
 Source: docs/backbone.md, section 2.7 (diffusers 0.42 `HunyuanVideoFramepackPipeline.encode_prompt`, `encode_image`).
 """
@@ -146,6 +146,6 @@ def _libraries() -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise InputError(
-            "LLaMA, CLIP and SigLIP need torch (its CPU build is enough) and transformers: pip install mpjax[encoders]"
+            "LLaMA, CLIP and SigLIP need torch (its CPU build is enough) and transformers: pip install torch transformers"
         ) from error
     return torch, transformers
