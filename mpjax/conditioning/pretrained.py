@@ -146,6 +146,7 @@ def _libraries() -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise InputError(
-            "LLaMA, CLIP and SigLIP need torch (its CPU build is enough) and transformers: pip install torch transformers"
+            "LLaMA, CLIP and SigLIP need transformers and torch, whose CPU build is enough: "
+            "pip install torch transformers"
         ) from error
     return torch, transformers

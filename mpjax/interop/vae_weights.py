@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from mpjax import config
 from mpjax.errors import InputError
+from mpjax.interop.checkpoint_files import Checkpoint
+from mpjax.interop.transformer_tensors import check_tensors
 from mpjax.interop.vae_names import vae_entries
 from mpjax.models.vae import SPACE_FACTOR, TIME_FACTOR, VaeArchitecture
 
@@ -62,34 +63,31 @@ def read_vae_architecture(weights: Path) -> VaeArchitecture:
     return config.build(VaeArchitecture, fields, str(path))
 
 
-def load_vae_params(weights: Path, architecture: VaeArchitecture) -> dict[str, Any]:
-    """The parameters of `models.vae.Vae`, float32 on the host, whatever type they are stored in.
+def check_vae_tensors(weights: Path, architecture: VaeArchitecture) -> Checkpoint:
+    """The tensors of a folder or file, opened and not read.
 
     Raises:
         InputError: there is no such folder or file, it is damaged, or its tensors are not those of the architecture.
     """
-    path = weights / TENSORS if weights.is_dir() else weights
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: {REMEDY}")
-    entries = vae_entries(architecture)
+    if not weights.exists():
+        raise InputError(f"{weights} does not exist: {REMEDY}")
+    checkpoint = Checkpoint.open(weights)
+    check_tensors(checkpoint.tensors, vae_entries(architecture), weights)
+    return checkpoint
+
+
+def load_vae_params(weights: Path, architecture: VaeArchitecture) -> dict[str, Any]:
+    """The parameters of `models.vae.Vae`, float32 on the host, whatever type they are stored in.
+
+    Raises:
+        InputError: as `check_vae_tensors`.
+    """
+    tensors = check_vae_tensors(weights, architecture).tensors
     params: dict[str, Any] = {}
-    try:
-        with safe_open(path, "numpy") as file:
-            wrong = set(file.keys()) ^ {entry.names[0] for entry in entries}
-            if wrong:
-                raise InputError(f"{path} and the architecture disagree about tensor {min(wrong)}: {REMEDY}")
-            for entry in entries:
-                shape = tuple(file.get_slice(entry.names[0]).get_shape())
-                if shape != entry.shape:
-                    raise InputError(
-                        f"{path}: {entry.names[0]} is {list(shape)}, but the architecture needs {list(entry.shape)}: "
-                        f"{REMEDY}"
-                    )
-                module = params
-                for name in entry.path[:-1]:
-                    module = module.setdefault(name, {})
-                array = entry.to_array(file.get_tensor(entry.names[0]))
-                module[entry.path[-1]] = np.ascontiguousarray(array, np.float32)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable safetensors file: {REMEDY}") from error
+    for entry in vae_entries(architecture):
+        module = params
+        for name in entry.path[:-1]:
+            module = module.setdefault(name, {})
+        array = entry.to_array(np.asarray(tensors[entry.names[0]].read()))
+        module[entry.path[-1]] = np.ascontiguousarray(array, np.float32)
     return params

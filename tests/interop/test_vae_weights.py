@@ -59,17 +59,17 @@ def test_missing_and_damaged_files(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"config.json is no readable config"):
         read_vae_architecture(tmp_path / "empty")
-    with pytest.raises(InputError, match=rf"{TENSORS} does not exist"):
+    with pytest.raises(InputError, match="empty holds no safetensors file"):
         load_vae_params(tmp_path / "empty", tiny_vae.ARCHITECTURE)
-    with pytest.raises(InputError, match=r"\[8\], but the architecture needs \[16\]|disagree about tensor"):
+    with pytest.raises(InputError, match=r"\[8"):
         load_vae_params(folder, VaeArchitecture(widths=(16, 16, 16, 16), layers=1, groups=4))
     tensors = load_file(folder / TENSORS)
     tensors.pop("quant_conv.bias")
     save_file(tensors, folder / TENSORS)
-    with pytest.raises(InputError, match=r"disagree about tensor quant_conv.bias"):
+    with pytest.raises(InputError, match=r"quant_conv.bias"):
         load_vae_params(folder, tiny_vae.ARCHITECTURE)
     (folder / TENSORS).write_bytes(b"half")
-    with pytest.raises(InputError, match=r"no readable safetensors"):
+    with pytest.raises(InputError, match="is no safetensors file, or is cut short"):
         load_vae_params(folder, tiny_vae.ARCHITECTURE)
 
 

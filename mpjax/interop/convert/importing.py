@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from mpjax import codecs, config
-from mpjax.diffusion.samplers import Euler
+from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
 from mpjax.interop.checkpoint_files import Checkpoint, read_json
 from mpjax.interop.convert.exporting import LAYOUT_FILE, OWN_FILE, copy_files, layout_of, vae_place
@@ -25,6 +25,7 @@ from mpjax.interop.convert.output_folder import building, is_finished, write_des
 from mpjax.interop.orbax_arrays import write_step
 from mpjax.interop.transformer_names import transformer_entries
 from mpjax.interop.transformer_tensors import architecture_of, check_tensors, stored_arrays, with_t2v_parts
+from mpjax.interop.vae_weights import check_vae_tensors, read_vae_architecture
 from mpjax.models.architecture import Architecture
 from mpjax.progress import ByteProgress
 from mpjax.weights import Network
@@ -33,7 +34,7 @@ Say = Callable[[str], None]
 
 # How FramePack-F1 is run (docs/backbone.md, sections 2.1 and 2.4).
 GUIDANCE = 10.0
-SAMPLER = Euler(steps=25, shift=7.0)
+SAMPLER = UniPC(steps=25, shift=None)
 FPS, HEIGHT, WIDTH = 30.0, 480, 832
 VAE_CODEC = "hunyuan_vae"
 NETWORK = [field.name for field in dataclasses.fields(Network)]
@@ -147,7 +148,7 @@ def _codec(model: Architecture, own: dict[str, Any] | None, vae: Path | None, si
         InputError: its channels or the size of the video do not fit the network.
     """
     if vae is not None:
-        Checkpoint.open(vae)  # so that what is no checkpoint is told as such
+        check_vae_tensors(vae, read_vae_architecture(vae))
         known = own["codec"] if own and "weights" in own["codec"] else {"name": VAE_CODEC}
         codec = codecs.from_spec(known | {"weights": str(vae)})
         spec = known | {"weights": vae_place(vae)}
