@@ -129,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--seconds", type=float, default=5.0, help="length of the video, the given clip included")
     verb.add_argument("--seed", type=int, default=0, help="of the noise, and of the dataset's first frame")
+    verb.add_argument(
+        "--timing", action="store_true", help="write seconds and resident memory of each segment to OUT.timing.json"
+    )
     verb.add_argument("--least", type=int, default=256, help="enlarge by nearest neighbour to this many pixels")
     verb.add_argument(
         "--encoders", type=Path, help="folder of LLaMA, CLIP and SigLIP, for weights without encoders of their own"

@@ -71,7 +71,8 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
         for request, out in zip(requests, outs, strict=True):
             if stopping.is_set():
                 break
-            write_video(run, load, make_plan(run, step, request), out, stopping=stopping, say=say)
+            timing = out.with_name(out.name + ".timing.json") if args.timing else None
+            write_video(run, load, make_plan(run, step, request), out, stopping=stopping, say=say, timing=timing)
 
 
 def with_size(run: Run, size: str | tuple[int, int] | None, image: Path | None) -> Run:

@@ -31,12 +31,11 @@ from mpjax.stopping import stop_request
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.gradients import Objective
-from mpjax.training.initialize import with_weights
+from mpjax.training.initialize import check_weights, with_weights
 from mpjax.training.metrics import MetricsLog
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.validation import comparison, make_sampler, make_validation
-from mpjax.weights import stored_weights
 
 Say = Callable[[str], None]
 
@@ -63,8 +62,13 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     stages, training = experiment.training.stages, experiment.training
     placement = batch_sharding(mesh, training.batch_size)
     total = total_steps(stages)
+    denoiser = Denoiser(experiment.model, experiment.guidance)
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
+    factory = StateFactory(
+        denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh, micro_batches=training.micro_batches
+    )
     if init is not None and not (folder / "run.json").is_file():
-        stored_weights(init)
+        check_weights(factory.abstract(stages[0]).params, init)
     _claim(folder, experiment, datasets, init)
 
     with Checkpoints(folder / "checkpoints", training.keep_checkpoints) as checkpoints:
@@ -74,11 +78,6 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
             return total
 
         # -- State: a checkpoint, else --init, else scratch ----------------------------------------------------------
-        denoiser = Denoiser(experiment.model, experiment.guidance)
-        example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
-        factory = StateFactory(
-            denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh, micro_batches=training.micro_batches
-        )
         if step is None:
             state = factory.create(stages[0])
             if init is not None:

@@ -127,7 +127,7 @@ def test_a_clip_stays_as_it_is(rollout, late, tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "clip.mp4", moving(15, 64, 64), fps=4, pix_fmt="yuv444p")
     pixels = np.stack(list(read_frames(clip, fps=4, height=8, width=8)))
     seen, generate = [], rollout.generate
-    monkeypatch.setattr(rollout, "generate", lambda state, prompt: seen.append(state) or generate(state, prompt))
+    monkeypatch.setattr(rollout, "generate", lambda state, *rest: seen.append(state) or generate(state, *rest))
     assert write(tmp_path / "a.mp4", video=clip).frames == 22
     frames = joined(written)
     assert len(frames) == 22 and len(seen) == 3
@@ -143,8 +143,9 @@ def test_a_clip_stays_as_it_is(rollout, late, tmp_path, monkeypatch):
 def test_the_same_from_python(trained, rollout, late, tmp_path, monkeypatch):
     delay, write, written = late
     write(tmp_path / "a.mp4")
-    monkeypatch.setattr(Rollout, "of", lambda trained: rollout)
-    model = api.Model(dataclasses.replace(trained, run=dataclasses.replace(trained.run, codec=rollout.codec)))
+    monkeypatch.setattr(Rollout, "of", lambda trained, sampling: rollout)
+    late_run = dataclasses.replace(trained, run=dataclasses.replace(trained.run, codec=rollout.codec))
+    model = api.Model(late_run, api.SamplingRequest(), None)
     np.testing.assert_array_equal(model.generate(seconds=SECONDS), joined(written))
     shown, state = model.next_segment(model.start("a"), "a")
     assert len(shown) == max(5 - delay, 0) and len(model.finish(state)) == min(delay, 5)

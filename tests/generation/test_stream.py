@@ -18,6 +18,7 @@ from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingPlan
 from mpjax.generation.stream import write_video
+from mpjax.models.teacache import TeaCache
 from mpjax.weights import load_run, read_run
 from tests.data.media import moving, psnr
 from tests.data.media import write_video as write_clip
@@ -137,9 +138,9 @@ def test_a_clip_is_continued(trained, rollout, write, tmp_path, monkeypatch):
         written.append(frames[:, ::2, ::2])
         write_part(path, frames, **fields)
 
-    def spy_generate(state, prompt):
+    def spy_generate(state, *prompts):
         seen.append(state)
-        return generate(state, prompt)
+        return generate(state, *prompts)
 
     monkeypatch.setattr(stream, "write_part", spy_part)
     monkeypatch.setattr(rollout, "generate", spy_generate)
@@ -244,7 +245,9 @@ def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, mon
         f"000{i}.mp4{end}" for i in "01" for end in ("", ".json")
     }
     single = [*command, "--out", str(tmp_path / "b.mp4"), "--prompt", "one", "--prompt", "two", "--seed", "6"]
-    assert main(single) == 0
+    assert main([*single, "--timing"]) == 0
+    timing = json.loads((tmp_path / "b.mp4.timing.json").read_text())
+    assert len(timing["seconds_per_segment"]) == len(timing["rss_mb"]) == 2
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "out" / "0001.mp4").read_bytes()
     capsys.readouterr()
     assert main(many) == 0
@@ -256,6 +259,7 @@ def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollo
     monkeypatch.setattr(Rollout, "of", lambda trained, sampling: samplings.append(sampling) or rollout)
     command = ["generate", "--weights", str(world_run), "--seconds", "1.5", "--least", "16", "--prompt", "one"]
     flags = ["--sampler", "unipc", "--steps", "3", "--shift", "dynamic", "--guidance", "3", "--negative", "two"]
+    flags += ["--teacache", "0.15"]
     out = ["--out", str(tmp_path / "a.mp4")]
     assert main([*command, *out, *flags]) == 0
     assert json.loads((tmp_path / "a.mp4.json").read_text())["sampling"] == {
@@ -263,6 +267,7 @@ def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollo
         "classifier_free": {"scale": 3.0, "rescale": 0.0},
         "distilled_guidance": 1.0,
         "negative": "two",
+        "cache": {"threshold": 0.15},
     }
     assert samplings == [
         SamplingPlan(
@@ -270,6 +275,7 @@ def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollo
             classifier_free=ClassifierFree(scale=3.0),
             distilled_guidance=1.0,
             negative="two",
+            cache=TeaCache(threshold=0.15),
         )
     ]
     assert main([*command, *out]) == 2 and "generated from another request" in capsys.readouterr().err

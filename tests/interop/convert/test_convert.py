@@ -286,6 +286,13 @@ def test_a_run_is_not_written_over_converted_weights(converted):
         train(recallworld_experiment(), converted, say=quiet)
 
 
+def test_weights_that_do_not_fit_leave_no_run_folder(converted, tmp_path):
+    """Found by their shapes, before anything is written or computed."""
+    with pytest.raises(InputError, match=r"has shape .* this model needs .*: use the same widths"):
+        train(recallworld_experiment(), tmp_path / "run", init=converted, say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
 def test_devices_read_their_own_part_only(source, converted):
     """On 4 CPU devices of another process, from either kind of file."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
