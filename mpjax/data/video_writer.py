@@ -21,8 +21,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from mpjax.errors import InputError
 
-# A GOP as long as any part: the first frame is the only IDR.
-X264_PARAMETERS = "keyint=infinite:scenecut=0:bframes=0:open-gop=0:stitchable=1"
+# A GOP as long as any part: the first frame is the only IDR. No lookahead: with it about one part in 15,000 of 16-pixel
+# pictures came out in other bytes, from the same frames in one process; without it none of 70,000 did.
+X264_PARAMETERS = "keyint=infinite:scenecut=0:bframes=0:open-gop=0:stitchable=1:rc-lookahead=0:mbtree=0"
 MUXER_OPTIONS = {"fflags": "+bitexact", "movflags": "+faststart"}
 FIRST_FRAME = "first_frame="
 AVCOL_SPC_BT709 = 1
