@@ -17,7 +17,8 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax import codecs, experiment
+    from mpjax import experiment
+    from mpjax.conditioning.pretrained import pretrained
     from mpjax.data.clips import encode_folder
 
     loaded = experiment.load(args.config, overrides)
@@ -26,11 +27,11 @@ def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
         raise InputError(
             f"{args.config}: data.kind is {data.kind!r}, which needs no encoding: give a config with kind='clips'"
         )
-    codec = codecs.create("dct", time_factor=data.time_factor, space_factor=data.space_factor, channels=data.channels)
     encode_folder(
         args.input,
         args.output or Path(data.path),
-        codec=codec,
+        codec=data.codec(),
+        encoders=pretrained(Path(data.encoders)) if data.encoders else None,
         fps=data.fps,
         height=data.height,
         width=data.width,

@@ -75,8 +75,8 @@ def open_datasets(experiment: Experiment) -> Datasets:
             raise InputError(
                 f"{data.path} was encoded with {name} = {stored}, but the config asks for {asked}: encode again"
             )
-    assert experiment.model.encoders is not None  # Experiment refuses to train without
-    common = {**shape, "prompt_bytes": experiment.model.encoders.prompt_bytes}
+    encoders = experiment.model.encoders
+    common = {**shape, "prompt_bytes": None if encoders is None else encoders.prompt_bytes}
     validation = None
     if "validation" in dataset.counts:
         validation = clip_batches.batches(dataset, split="validation", segments_at=everything, **common)

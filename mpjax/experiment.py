@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 from typing import ClassVar
 
-from mpjax import config
+from mpjax import codecs, config
+from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Euler, UniPC
@@ -48,7 +50,10 @@ class ClipsData:
         path: dataset folder.
         height, width: pixels after resize and centre crop.
         fps: frames per second.
-        time_factor, space_factor, channels: of the block-DCT codec.
+        time_factor, space_factor, channels: of the latents; of the autoencoder they are 4, 8 and 16.
+        vae: folder of HunyuanVideo's autoencoder; empty: block DCT, which has no weights.
+        encoders: folder of LLaMA, CLIP and SigLIP, whose embeddings `encode` stores; empty: the network's own encoders
+            read bytes and latents.
         max_segments: longest record, in segments.
         validation_fraction: share of the videos that is held out.
     """
@@ -61,6 +66,8 @@ class ClipsData:
     time_factor: int = 4
     space_factor: int = 8
     channels: int = 16
+    vae: str = ""
+    encoders: str = ""
     max_segments: int = 40
     validation_fraction: float = 0.1
 
@@ -80,6 +87,25 @@ class ClipsData:
             raise InputError(
                 f"height {self.height} and width {self.width} must be multiples of space_factor = {self.space_factor}"
             )
+        factors = (HunyuanVaeCodec.time_factor, HunyuanVaeCodec.space_factor)
+        if self.vae and (self.time_factor, self.space_factor) != factors:
+            raise InputError(
+                f"vae has latents of time_factor {factors[0]} and space_factor {factors[1]}: set both fields so"
+            )
+
+    def codec(self) -> codecs.Codec:
+        """Pixels to latents, without normalisation.
+
+        Raises:
+            InputError: the autoencoder is missing or has other channels.
+        """
+        if not self.vae:
+            fields = {"time_factor": self.time_factor, "space_factor": self.space_factor, "channels": self.channels}
+            return codecs.create("dct", **fields)
+        codec = codecs.create("hunyuan_vae", weights=str(Path(self.vae).absolute()))
+        if codec.channels != self.channels:
+            raise InputError(f"data.channels is {self.channels}, but the autoencoder has {codec.channels}: set it so")
+        return codec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,8 +184,15 @@ class Experiment:
     def __post_init__(self):
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}: it must be 0 to 2^32 − 1")
-        if self.model.encoders is None:
-            raise InputError("model.encoders is None: training needs the built-in prompt and image encoders")
+        embeddings = isinstance(self.data, ClipsData) and bool(self.data.encoders)
+        if self.model.encoders is None and not embeddings:
+            raise InputError(
+                "model.encoders is None: keep the built-in prompt and image encoders, or give data.encoders"
+            )
+        if self.model.encoders is not None and embeddings:
+            raise InputError("data.encoders and model.encoders both encode prompts: set model.encoders to None")
+        if embeddings and self.classifier_free.active:
+            raise InputError("classifier_free needs a negative prompt, which embeddings lack: leave its scale at 1")
         if self.model.framepack.backwards:
             raise InputError(
                 "model.framepack.rope_layout is 'framepack_f0', which only generates: train with 'framepack_f1'"
@@ -169,6 +202,7 @@ class Experiment:
             raise InputError(f"model.patch is {patch}: it must divide the latents' {size[0]} × {size[1]}")
         if isinstance(self.data, RecallWorldData):
             world, pack = self.data.world, self.model.framepack
+            assert self.model.encoders is not None  # checked above
             pairs = [
                 ("model.framepack.segment_frames", pack.segment_frames, "segment_frames", world.segment_frames),
                 ("model.framepack.history_frames", pack.history_frames, "reach", tuple(world.reach)),
@@ -215,6 +249,10 @@ def fingerprint(experiment: Experiment) -> str:
         fields["training"].pop(name)
     fields.pop("mesh")
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
+    if isinstance(experiment.data, ClipsData):
+        for name in ("vae", "encoders"):
+            if not fields["data"][name]:
+                fields["data"].pop(name)
     if experiment.classifier_free == UNGUIDED:
         fields.pop("classifier_free")
     if isinstance(experiment.sampler, Euler):

@@ -8,6 +8,7 @@ Source: docs/backbone.md, section 2.7 (diffusers 0.42 `HunyuanVideoFramepackPipe
 
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,7 @@ class PretrainedEncoders:
         Returns:
             `text` float32 `[512, d]` (zeros behind the last token), `text_mask` bool `[512]`, `pooled` float32 `[dp]`.
         """
-        stored = self._cache.get(content_key("prompt", self.identity, prompt), lambda: self._embed(prompt))
-        text = np.zeros((TEXT_TOKENS, stored["text"].shape[1]), np.float32)
-        text[: len(stored["text"])] = stored["text"]
-        return {"text": text, "text_mask": np.arange(TEXT_TOKENS) < len(stored["text"]), "pooled": stored["pooled"]}
+        return padded(self._cache.get(content_key("prompt", self.identity, prompt), lambda: self._embed(prompt)))
 
     def image(self, picture: np.ndarray) -> np.ndarray:
         """Embeds a first frame, uint8 `[H, W, 3]` as the video shows it: float32 `[n, di]`, 729 tokens of SigLIP."""
@@ -137,6 +135,25 @@ class PretrainedEncoders:
     @functools.cached_property
     def _siglip(self) -> Any:
         return self._load("SiglipVisionModel", "image_encoder")
+
+
+@functools.cache
+def pretrained(folder: Path) -> PretrainedEncoders:
+    """The encoders of a folder, with the user's cache; one for a whole process, since LLaMA is slow to load.
+
+    Raises:
+        InputError: a part is missing.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return PretrainedEncoders(folder, cache / "mpjax" / "embeddings")
+
+
+def padded(stored: Arrays) -> Arrays:
+    """What is stored of a prompt, `text` `[n, d]` and `pooled`, as `PretrainedEncoders.prompt` returns it."""
+    count, width = stored["text"].shape
+    text = np.zeros((TEXT_TOKENS, width), np.float32)
+    text[:count] = stored["text"]
+    return {"text": text, "text_mask": np.arange(TEXT_TOKENS) < count, "pooled": stored["pooled"]}
 
 
 def _libraries() -> tuple[Any, Any]:

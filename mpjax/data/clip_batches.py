@@ -4,13 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from mpjax import codecs
 from mpjax.conditioning.tokens import encode_prompt
 from mpjax.data.batch import Batch
+from mpjax.data.embeddings import DatasetEmbeddings
 from mpjax.data.latents import LatentDataset
 from mpjax.errors import InputError
+from mpjax.models.encoders import Condition
 
 
 def batches(
@@ -21,7 +24,7 @@ def batches(
     segments: int,
     seed: int,
     segments_at: Callable[[int], int],
-    prompt_bytes: int,
+    prompt_bytes: int | None,
 ) -> grain.MapDataset:
     """An endless map dataset of `Batch` with numpy leaves, latents normalised by the dataset's codec.
 
@@ -40,32 +43,42 @@ def batches(
         segments: segments s of an example, the longest the curriculum reaches.
         seed: of the order.
         segments_at: step -> how many segments train at this step (the curriculum); the weight of later ones is 0.
-        prompt_bytes: length l of the prompts.
+        prompt_bytes: length l of the prompts; None: the embeddings that the dataset holds, a `Condition`.
 
     Raises:
-        InputError: no such split, or a size below 1.
+        InputError: no such split, a size below 1, or no embeddings.
     """
     for name, value in (("batch_size", batch_size), ("segments", segments)):
         if value < 1:
             raise InputError(f"{name} is {value}: give at least 1")
+    embeddings = DatasetEmbeddings(dataset.path)
+    if prompt_bytes is None and not embeddings.exist:
+        raise InputError(f"{dataset.path} holds no embeddings: encode the videos again, with data.encoders")
 
-    def to_example(record: dict[str, Any]) -> dict[str, np.ndarray]:
+    def to_example(record: dict[str, Any]) -> dict[str, Any]:
         latents = codecs.normalise(dataset.codec, record["latents"])
         frames, *cell = dataset.segment_frames, *latents.shape[1:]
         count = min(segments, (len(latents) - 1) // frames)
         padded = np.zeros((segments, frames, *cell), np.float32)
         padded[:count] = latents[1 : 1 + count * frames].reshape(count, frames, *cell)
-        prompt = encode_prompt(cut_prompt(record["caption"], prompt_bytes), prompt_bytes)
+        if prompt_bytes is None:
+            prompt: Any = embeddings.condition(record["id"], record["caption"])
+        else:
+            prompt = encode_prompt(cut_prompt(record["caption"], prompt_bytes), prompt_bytes)
         return {
             "reference": latents[:1],
             "segments": padded,
-            "prompts": np.tile(prompt, (segments, 1)),
+            "prompts": jax.tree.map(lambda x: np.broadcast_to(x, (segments, *x.shape)), prompt),
             "weight": (np.arange(segments) < count).astype(np.float32),
         }
 
-    def to_batch(step: int, columns: dict[str, np.ndarray]) -> Batch:
+    def to_batch(step: int, columns: dict[str, Any]) -> Batch:
         active = np.arange(segments) < segments_at(step)
-        return Batch(**columns | {"weight": columns["weight"] * active.astype(np.float32)})
+        prompts = columns["prompts"]
+        if isinstance(prompts, dict):
+            prompts = Condition(**prompts)
+        weight = columns["weight"] * active.astype(np.float32)
+        return Batch(reference=columns["reference"], segments=columns["segments"], prompts=prompts, weight=weight)
 
     source = dataset.source(split)
     clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat()

@@ -22,9 +22,12 @@ HIGHEST_PSNR = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One clip: raw latents float16 `[1 + n f, h, w, c]` and the codec's reconstruction error on it in dB."""
+    """One clip: raw latents float16 `[1 + n f, h, w, c]`, its first frame uint8 `[H, W, 3]`, and the codec's
+    reconstruction error on it in dB.
+    """
 
     latents: np.ndarray
+    first_frame: np.ndarray
     psnr: float
 
 
@@ -53,6 +56,10 @@ class CachedVideo:
         """Raw latents of a window, float16 `[1 + n f, h, w, c]`."""
         return load_file(_window_file(self.cache, number))["latents"]
 
+    def first_frame(self, number: int) -> np.ndarray:
+        """The first frame of a window, uint8 `[H, W, 3]`."""
+        return load_file(_window_file(self.cache, number))["first_frame"]
+
 
 def encode_windows(
     frames: Iterable[np.ndarray], codec: Codec, *, segment_frames: int, max_segments: int
@@ -65,7 +72,7 @@ def encode_windows(
     frames = iter(frames)
     segment_pixels = codec.time_factor * segment_frames
     while first := list(islice(frames, 1)):
-        window, segments = _Encoding(codec, *first[0].shape[:2]), 0
+        window, segments = _Encoding(codec, first[0]), 0
         window.push(first)
         while segments < max_segments and len(chunk := list(islice(frames, segment_pixels))) == segment_pixels:
             window.push(chunk)
@@ -77,8 +84,9 @@ def encode_windows(
 class _Encoding:
     """A window in the making. Codecs may be some frames behind, in encoding and in decoding."""
 
-    def __init__(self, codec: Codec, height: int, width: int):
-        self._codec = codec
+    def __init__(self, codec: Codec, first_frame: np.ndarray):
+        self._codec, self._first_frame = codec, first_frame
+        height, width, _ = first_frame.shape
         self._encoder, self._decoder = codec.encode_start(1, height, width), codec.decode_start(1, height, width)
         self._latents: list[np.ndarray] = []
         self._pixels = np.empty((1, 0, height, width, 3), np.float32)  # not compared yet
@@ -95,7 +103,8 @@ class _Encoding:
         """The window that ends here."""
         self._take(self._codec.encode_finish(self._encoder))
         self._compare(self._codec.decode_finish(self._decoder))
-        return Window(latents=np.concatenate(self._latents), psnr=_psnr(self._squared_error / self._count))
+        psnr = _psnr(self._squared_error / self._count)
+        return Window(latents=np.concatenate(self._latents), first_frame=self._first_frame, psnr=psnr)
 
     def _take(self, latents: np.ndarray) -> None:
         self._latents.append(latents[0].astype(np.float16))
@@ -135,7 +144,8 @@ def encode_video(
         try:
             for window in encode_windows(frames, codec, segment_frames=segment_frames, max_segments=max_segments):
                 cache.mkdir(parents=True, exist_ok=True)
-                save_file({"latents": window.latents}, _window_file(cache, len(psnr)))
+                arrays = {"latents": window.latents, "first_frame": window.first_frame}
+                save_file(arrays, _window_file(cache, len(psnr)))
                 latent_frames.append(len(window.latents))
                 psnr.append(window.psnr)
             if not psnr:

@@ -27,15 +27,18 @@ import numpy as np
 
 from mpjax.codecs import Codec
 from mpjax.codecs.base import check_video
+from mpjax.conditioning.pretrained import PretrainedEncoders
 from mpjax.data.clip_sources import Source, find_sources
 from mpjax.data.clip_windows import CachedVideo, encode_video
+from mpjax.data.embeddings import DatasetEmbeddings
 from mpjax.data.latents import DATASET_FILE, FORMAT, FORMAT_VERSION, read_description, write_records
 from mpjax.errors import InputError
+from mpjax.progress import Progress
 
 REPORT_FILE = "encode_report.json"
 SPLITS = ("train", "validation")
 # Part of every cache key: raise it when the same settings would give other latents.
-ENCODER_VERSION = 1
+ENCODER_VERSION = 2
 # Below this a channel is constant in the whole train split; dividing by it would only enlarge rounding.
 LEAST_STD = 1e-6
 
@@ -64,6 +67,7 @@ def encode_folder(
     output_dir: Path,
     *,
     codec: Codec,
+    encoders: PretrainedEncoders | None = None,
     fps: float,
     height: int,
     width: int,
@@ -81,6 +85,7 @@ def encode_folder(
         output_dir: the dataset; must not exist yet, be empty, or hold the dataset of the same call, which then returns
             at once.
         codec: pixels to latents; its normalisation, if any, is ignored and measured anew.
+        encoders: embed captions and first frames, for a network without encoders of its own.
         fps: target rate of the pixel frames.
         height: target rows, a multiple of the codec's space factor.
         width: target columns, likewise.
@@ -117,6 +122,7 @@ def encode_folder(
     }
     settings = encoding | {
         "encoder": ENCODER_VERSION,
+        "embeddings": None if encoders is None else encoders.identity,
         "codec": codec.spec(),
         "validation_fraction": float(validation_fraction),
         "seed": seed,
@@ -148,7 +154,7 @@ def encode_folder(
             partial.rmdir()
         reasons = "; ".join(f"{outcome.source.name}: {outcome.reason}" for outcome in outcomes[:3])
         raise InputError(f"{input_dir}: not one of {len(sources)} video files can be used ({reasons}); add videos")
-    return _assemble(output_dir, partial, codec, settings, outcomes, progress)
+    return _assemble(output_dir, partial, codec, encoders, settings, outcomes, progress)
 
 
 def assign_splits(hashes: Sequence[str], validation_fraction: float, seed: int) -> dict[str, str]:
@@ -169,6 +175,7 @@ def _assemble(
     output_dir: Path,
     partial: Path,
     codec: Codec,
+    encoders: PretrainedEncoders | None,
     settings: dict[str, Any],
     outcomes: Sequence[Encoded],
     progress: Callable[[str], None],
@@ -220,11 +227,30 @@ def _assemble(
         "seconds": round(sum(video.seconds for _, video in used), 3),
         "videos": [_report_entry(outcome, sides) for outcome in outcomes],
     }
+    if encoders is not None:
+        _embed(encoders, finished, used, progress)
     (finished / DATASET_FILE).write_text(_dump(description))
     (finished / REPORT_FILE).write_text(_dump(report))
     finished.replace(output_dir)
     shutil.rmtree(partial)
     return description
+
+
+def _embed(
+    encoders: PretrainedEncoders,
+    dataset: Path,
+    used: Sequence[tuple[Encoded, CachedVideo]],
+    progress: Callable[[str], None],
+) -> None:
+    """Captions and first frames; what the encoders have seen in an earlier run comes from their cache."""
+    embeddings = DatasetEmbeddings(dataset)
+    meter = Progress(0, sum(len(video) for _, video in used), progress)
+    count = 0
+    for outcome, video in used:
+        for number, clip in enumerate(outcome.clip_ids()):
+            embeddings.add(encoders, clip, outcome.source.caption, video.first_frame(number))
+            count += 1
+        meter.update(count, f"embeddings of {outcome.source.name}")
 
 
 def _statistics(videos: Sequence[CachedVideo]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,14 +1,13 @@
 """A prompt and the first frame → what the network is conditioned on."""
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpjax.conditioning.pretrained import PretrainedEncoders
+from mpjax.conditioning.pretrained import PretrainedEncoders, pretrained
 from mpjax.conditioning.tokens import encode_prompt
 from mpjax.errors import InputError
 from mpjax.models.encoders import Condition
@@ -37,7 +36,7 @@ def conditioner_of(run: Run, encoders: Path | None) -> Conditioner:
         raise InputError(
             f"{run.folder} reads embeddings of LLaMA, CLIP and SigLIP: give --encoders the folder of their weights"
         )
-    return functools.partial(_embeddings, run, _pretrained(encoders))
+    return functools.partial(_embeddings, run, pretrained(encoders))
 
 
 def check_prompt(run: Run, prompt: str) -> None:
@@ -48,13 +47,6 @@ def check_prompt(run: Run, prompt: str) -> None:
     """
     if run.model.encoders is not None:
         encode_prompt(prompt, run.model.encoders.prompt_bytes)
-
-
-@functools.cache
-def _pretrained(folder: Path) -> PretrainedEncoders:
-    """One for all videos of a process: loading LLaMA takes longer than reading a prompt."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return PretrainedEncoders(folder, cache / "mpjax" / "embeddings")
 
 
 def _bytes(length: int, prompt: str, picture: np.ndarray) -> np.ndarray:

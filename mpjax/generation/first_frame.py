@@ -75,6 +75,8 @@ def held_out(run: Run, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
     data = run.experiment.data
     if isinstance(data, RecallWorldData):
         return _recallworld(run, run.experiment, data.world, seed)
+    if run.model.encoders is None:
+        raise InputError(f"{run.folder} was trained on embeddings, not on captions: give --image or --video")
     datasets = _datasets(run.experiment)
     if datasets.codec != run.codec:
         raise InputError(f"{data.path} was encoded again since {run.folder} was trained: give --image or --video")

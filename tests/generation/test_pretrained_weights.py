@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mpjax.__main__ import main
+from mpjax.conditioning import pretrained
 from mpjax.conditioning.pretrained import FOLDERS, PretrainedEncoders
 from mpjax.errors import InputError
-from mpjax.generation import conditioner
 from mpjax.generation.command import with_size
 from mpjax.weights import read_run
 from tests.fixtures import seeded, tiny_vae
@@ -48,7 +48,7 @@ def encoders(tmp_path, monkeypatch):
     monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
     monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, picture: seeded.normal("picture", (5, 28)))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    conditioner._pretrained.cache_clear()
+    pretrained.pretrained.cache_clear()
     return tmp_path / "encoders"
 
 
@@ -125,7 +125,7 @@ def test_with_the_real_encoders(folder, tmp_path, monkeypatch):
 
     write_encoders(tmp_path / "encoders")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    conditioner._pretrained.cache_clear()
+    pretrained.pretrained.cache_clear()
     assert generate(folder, tmp_path / "encoders", tmp_path / "a.mp4", "--prompt=A dog runs") == 0
     assert frames_of(tmp_path / "a.mp4").shape == (45, 32, 48, 3)
     request = Request(prompts=("A dog runs",), image=folder / "a.png", encoders=tmp_path / "encoders")

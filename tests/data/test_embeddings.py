@@ -1,0 +1,117 @@
+"""Clips with embeddings of pretrained encoders beside them: from videos to an update."""
+
+import numpy as np
+import pytest
+
+from mpjax import experiment
+from mpjax.__main__ import main
+from mpjax.conditioning import pretrained
+from mpjax.conditioning.pretrained import FOLDERS, PretrainedEncoders
+from mpjax.data.embeddings import DatasetEmbeddings
+from mpjax.data.latents import open_dataset
+from mpjax.datasets import open_datasets
+from mpjax.errors import InputError
+from mpjax.models.encoders import Condition
+from mpjax.training.loop import train
+from tests.data.media import moving
+from tests.data.media import write_video as write_clip
+from tests.fixtures import seeded
+
+CONFIG = "configs/clips_tiny.py:smoke"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Two captioned videos, a folder of encoders, and what was embedded."""
+    home = tmp_path_factory.mktemp("embeddings")
+    (home / "videos").mkdir()
+    for name in "ab":
+        write_clip(home / "videos" / f"{name}.mp4", moving(30, 48, 64, seed=ord(name)), fps=12)
+        (home / "videos" / f"{name}.txt").write_text(f"video {name}")
+    for name in FOLDERS:
+        (home / "encoders" / name).mkdir(parents=True)
+        (home / "encoders" / name / "config.json").write_text("{}")
+        (home / "encoders" / name / "model.safetensors").write_bytes(b"")
+    return home
+
+
+@pytest.fixture
+def overrides(home, tmp_path, monkeypatch):
+    """Flags of the experiment; the encoders draw by name and count what they are asked for."""
+    asked = []
+
+    def embed(self, prompt):
+        asked.append(prompt)
+        return {"text": seeded.normal(prompt, (3, 64)), "pooled": seeded.normal(prompt, (64,))}
+
+    def see(self, picture):
+        asked.append(picture)
+        return np.full((2, 64), picture.mean(), np.float32)
+
+    monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
+    monkeypatch.setattr(PretrainedEncoders, "_see", see)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pretrained.pretrained.cache_clear()
+    flags = [
+        "--config.model.encoders=None",
+        f"--config.data.encoders={home / 'encoders'}",
+        f"--config.data.path={tmp_path / 'data'}",
+        "--config.data.max_segments=1",
+        "--config.data.validation_fraction=0.5",
+    ]
+    return flags, asked
+
+
+def encode(home, flags):
+    return main(["encode", f"--config={CONFIG}", f"--input={home / 'videos'}", *flags])
+
+
+def test_from_videos_to_an_update(home, overrides, tmp_path):
+    flags, asked = overrides
+    assert encode(home, flags) == 0
+    prompts = [x for x in asked if isinstance(x, str)]
+    pictures = [x for x in asked if not isinstance(x, str)]
+    assert prompts == ["video a", "video b"] and len(pictures) == 4  # two windows of 13 frames each
+    loaded = experiment.load(CONFIG, flags)
+    datasets = open_datasets(loaded)
+    batch = datasets.train[0]
+    assert isinstance(batch.prompts, Condition)
+    assert batch.prompts.text.shape == (4, 4, 512, 64) and batch.prompts.image.shape == (4, 4, 2, 64)
+    assert (batch.prompts.text_mask.sum(-1) == 3).all()
+    dataset = open_dataset(tmp_path / "data")
+    record = dataset.source("train")[0]
+    stored = DatasetEmbeddings(dataset.path).condition(record["id"], record["caption"])
+    np.testing.assert_array_equal(stored["text"][:3], seeded.normal(record["caption"], (3, 64)))
+    # The first frame as it was read, not as the codec shows it.
+    assert any(stored["image"][0, 0] == np.float32(picture.mean()) for picture in pictures)
+    asked.clear()
+    assert train(loaded, tmp_path / "run", say=lambda _: None) == 8
+    assert asked == []  # training needs no encoder
+    assert main(["generate", f"--weights={tmp_path / 'run'}", f"--out={tmp_path / 'a.mp4'}"]) == 2
+
+
+def test_what_does_not_fit_is_refused(home, overrides, tmp_path):
+    flags, _ = overrides
+    with pytest.raises(InputError, match=r"set model\.encoders to None"):
+        experiment.load(CONFIG, flags[1:])
+    with pytest.raises(InputError, match=r"or give data\.encoders"):
+        experiment.load(CONFIG, flags[:1])
+    with pytest.raises(InputError, match="leave its scale at 1"):
+        experiment.load(CONFIG, [*flags, "--config.classifier_free.scale=2.0"])
+    with pytest.raises(InputError, match="time_factor 4 and space_factor 8"):
+        experiment.load(CONFIG, [*flags, "--config.data.vae=somewhere"])
+    plain = [flag for flag in flags if "encoders" not in flag]
+    assert encode(home, plain) == 0
+    with pytest.raises(InputError, match="holds no embeddings"):
+        open_datasets(experiment.load(CONFIG, flags))
+
+
+def test_a_dataset_encoded_otherwise_is_refused(home, overrides, capsys):
+    flags, _ = overrides
+    assert encode(home, flags) == 0
+    assert encode(home, flags) == 0 and "finished already" in capsys.readouterr().out
+    (home / "encoders" / "tokenizer" / "config.json").write_text('{"other": 1}')
+    pretrained.pretrained.cache_clear()
+    assert encode(home, flags) == 2
+    assert "already holds a dataset made with embeddings=" in capsys.readouterr().err
+    (home / "encoders" / "tokenizer" / "config.json").write_text("{}")
