@@ -8,9 +8,11 @@ import grain
 
 from mpjax import codecs
 from mpjax.data import clip_batches, latents
+from mpjax.data.embeddings import DatasetEmbeddings
 from mpjax.data.recallworld.batches import batches as recallworld_batches
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, RecallWorldData
+from mpjax.models.architecture import Architecture
 from mpjax.training.curriculum import segments_at
 
 
@@ -76,6 +78,8 @@ def open_datasets(experiment: Experiment) -> Datasets:
                 f"{data.path} was encoded with {name} = {stored}, but the config asks for {asked}: encode again"
             )
     encoders = experiment.model.encoders
+    if encoders is None:
+        _check_widths(dataset, experiment.model)
     common = {**shape, "prompt_bytes": None if encoders is None else encoders.prompt_bytes}
     validation = None
     if "validation" in dataset.counts:
@@ -88,3 +92,18 @@ def open_datasets(experiment: Experiment) -> Datasets:
         height=dataset.height,
         width=dataset.width,
     )
+
+
+def _check_widths(dataset: latents.LatentDataset, model: Architecture) -> None:
+    """Embeddings of another width would train a network that is not the config's."""
+    embeddings = DatasetEmbeddings(dataset.path)
+    if not embeddings.exist:
+        raise InputError(f"{dataset.path} holds no embeddings: encode the videos again, with data.encoders")
+    record = dataset.source(next(iter(dataset.counts)))[0]
+    stored = embeddings.condition(record["id"], record["caption"])
+    for name, width in (("text", model.text_width), ("pooled", model.pooled_width), ("image", model.image_width)):
+        if (found := stored[name].shape[-1]) != width:
+            raise InputError(
+                f"{dataset.path} has {name} embeddings of width {found}, but model.{name}_width is {width}: "
+                "make them equal, or encode with other data.encoders"
+            )

@@ -154,6 +154,8 @@ def stored_weights(source: Path) -> tuple[dict, str]:
         entries = transformer_entries(architecture_of(checkpoint))
         check_tensors(checkpoint.tensors, entries, source)
         return stored_arrays(checkpoint.tensors, entries), f"weights of the PyTorch checkpoint {source}"
+    if not (source / "checkpoints").is_dir():
+        raise InputError(f"{source} holds no weights: give a run folder, or a directory of safetensors")
     step = latest_step(source)
     return read_step(source / "checkpoints" / str(step)), f"weights of update {step} from {source}"
 

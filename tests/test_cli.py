@@ -18,7 +18,7 @@ SMOKE = f"{config.find('recall_tiny.py')}:smoke"
         (["train", f"--config={SMOKE}", "--config.seeed=1"], "config.seeed is not a config field: did you mean seed?"),
         (["train", f"--config={SMOKE}", "--sed=1"], "--sed=1 is no flag of this command"),
         (["train", f"--config={SMOKE}", "--config.mesh.tensor=64"], "needs 64 devices"),
-        (["train", f"--config={SMOKE}", "--init=nothing"], "nothing holds no checkpoints"),
+        (["train", f"--config={SMOKE}", "--init=nothing"], "nothing holds no weights"),
         (["encode", f"--config={SMOKE}", "--input=nothing"], "give a config with kind='clips'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+
+from mpjax.errors import InputError
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,12 +41,15 @@ class EmbeddingCache:
         if path.is_file():
             try:
                 return load_file(path)
-            except SafetensorError:
+            except (SafetensorError, OSError):
                 pass  # made again below
         arrays = {name: np.ascontiguousarray(array) for name, array in make().items()}
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # Of two processes that write the same entry the later one wins, with the same bytes.
-        partial = path.with_suffix(f".{hashlib.sha256(str(id(arrays)).encode()).hexdigest()[:8]}.partial")
-        save_file(arrays, partial)
-        partial.replace(path)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Of two processes that write the same entry the later one wins, with the same bytes.
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            save_file(arrays, partial)
+            partial.replace(path)
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written ({error}): set XDG_CACHE_HOME elsewhere") from error
         return arrays

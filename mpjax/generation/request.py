@@ -75,6 +75,7 @@ class Plan:
         clip: video to continue, of which `given` whole segments are used.
         seed, least: as in `Request`.
         sampling: how segments are drawn.
+        backwards: the last segment is generated first.
         step: updates that made the weights.
         fingerprint: a hash of all this, of the run and of the clip.
     """
@@ -91,6 +92,7 @@ class Plan:
     seed: int
     least: int
     sampling: SamplingPlan
+    backwards: bool
     step: int
     fingerprint: str
 
@@ -99,9 +101,13 @@ class Plan:
         """Segments after the first frame; the last one may be cut."""
         return -(-(self.frames - 1) // self.segment_frames)
 
-    def prompt(self, segment: int) -> Prompts:
-        """What the network reads of the prompt of a segment."""
-        return self.conditions[min(segment, len(self.conditions) - 1)]
+    def prompt(self, done: int) -> Prompts:
+        """What the network reads of the prompt of the next segment, when `done` segments exist.
+
+        Prompts come in the order of the video, also where that is generated from its end.
+        """
+        segment = self.segments - 1 - done if self.backwards else done
+        return self.conditions[min(max(segment, 0), len(self.conditions) - 1)]
 
 
 def make_plan(run: Run, step: int, request: Request) -> Plan:
@@ -117,6 +123,8 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
     frames = round(request.seconds * run.fps)
     if frames < 1:
         raise InputError(f"--seconds is {request.seconds:g}, less than one frame: give at least {1 / run.fps:g}")
+    if run.model.framepack.backwards and frames < 2:
+        raise InputError(f"--seconds is {request.seconds:g}, a single frame: give more than {1 / run.fps:g}")
     segment_frames = pixel_frames(run.codec, 1 + run.model.framepack.segment_frames) - 1
     count, clip_hash = 0, None
     own: tuple[str, ...] = ("",)
@@ -146,9 +154,10 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         "seed": request.seed,
         "least": request.least,
     }
+    known = {prompt: condition(prompt, picture) for prompt in dict.fromkeys(prompts)}
     if run.model.encoders is None:
         # The embeddings themselves: it does not matter which folder they are from.
-        parts = jax.tree.leaves([condition(prompt, picture) for prompt in dict.fromkeys(prompts)])
+        parts = jax.tree.leaves(list(known.values()))
         identity["embeddings"] = content_key(*(np.asarray(part) for part in parts))
     if sampling != plan_sampling(run, SamplingRequest()):  # the run's own is part of the run
         identity["sampling"] = config.to_dict(sampling)
@@ -157,7 +166,7 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         frames=frames,
         segment_frames=segment_frames,
         prompts=prompts,
-        conditions=tuple(condition(prompt, picture) for prompt in prompts),
+        conditions=tuple(known[prompt] for prompt in prompts),
         negative=condition(sampling.negative, picture) if sampling.classifier_free.active else None,
         reference=reference,
         clip=request.video,
@@ -165,6 +174,7 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         seed=request.seed,
         least=request.least,
         sampling=sampling,
+        backwards=run.model.framepack.backwards,
         step=step,
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32],
     )

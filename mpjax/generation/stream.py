@@ -190,6 +190,8 @@ def write_video(
 def _begin(run: Run, rollout: Rollout, plan: Plan, folder: Path) -> GenerationState:
     """Writes the first frame as part 0 and the state before the first segment."""
     frame, state = rollout.start(plan.prompt(0), plan.reference, plan.seed, plan.segments)
+    if not plan.segments:
+        frame = np.concatenate([frame, rollout.finish(state)])
     if plan.clip is not None:
         frame = given.first_pixels(run, plan.clip)
     _write(plan, _part(folder, 0), frame, 0)

@@ -51,7 +51,7 @@ def check_tensors(tensors: Mapping[str, Tensor], entries: Sequence[Entry], folde
     if found:
         remedy = "give a checkpoint of the network that its config.json describes"
         if missing and not extra and not misshaped and all(name.startswith(T2V_PREFIXES) for name in missing):
-            remedy = "--from-t2v initialises them from the others"
+            remedy = "`convert --from-t2v` initialises them from the others"
         raise InputError(f"{folder} does not fit ({found}): {remedy}")
 
 

@@ -94,12 +94,13 @@ class CachedDenoiser:
         ends = (state.step == 0) | (state.step == self._steps - 1)
         run = ends | (change >= self._cache.threshold)
 
-        def blocks() -> jax.Array:
-            tokens = self._denoiser.apply(params, inputs, method="run_blocks")
-            return tokens - inputs.latents.astype(tokens.dtype)
+        latents = inputs.latents.astype(self._block_dtype)
 
-        residual = jax.lax.cond(run, blocks, lambda: state.residual)
-        tokens = inputs.latents.astype(residual.dtype) + residual
+        def blocks() -> tuple[jax.Array, jax.Array]:
+            tokens = self._denoiser.apply(params, inputs, method="run_blocks")
+            return tokens, tokens - latents
+
+        tokens, residual = jax.lax.cond(run, blocks, lambda: (latents + state.residual, state.residual))
         size = x_t.shape[1:4]
         prediction = self._denoiser.apply(params, tokens, inputs, size, method="project")
         after = CacheState(

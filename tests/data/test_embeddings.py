@@ -84,6 +84,8 @@ def test_from_videos_to_an_update(home, overrides, tmp_path):
     np.testing.assert_array_equal(stored["text"][:3], seeded.normal(record["caption"], (3, 64)))
     # The first frame as it was read, not as the codec shows it.
     assert any(stored["image"][0, 0] == np.float32(picture.mean()) for picture in pictures)
+    with pytest.raises(InputError, match=r"pooled embeddings of width 64, but model\.pooled_width is 32"):
+        open_datasets(experiment.load(CONFIG, [*flags, "--config.model.pooled_width=32"]))
     asked.clear()
     assert train(loaded, tmp_path / "run", say=lambda _: None) == 8
     assert asked == []  # training needs no encoder
@@ -100,6 +102,8 @@ def test_what_does_not_fit_is_refused(home, overrides, tmp_path):
         experiment.load(CONFIG, [*flags, "--config.classifier_free.scale=2.0"])
     with pytest.raises(InputError, match="time_factor 4 and space_factor 8"):
         experiment.load(CONFIG, [*flags, "--config.data.vae=somewhere"])
+    with pytest.raises(InputError, match="no finished dataset"):
+        open_datasets(experiment.load(CONFIG, flags))
     plain = [flag for flag in flags if "encoders" not in flag]
     assert encode(home, plain) == 0
     with pytest.raises(InputError, match="holds no embeddings"):

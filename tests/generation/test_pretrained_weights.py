@@ -13,6 +13,7 @@ from mpjax.conditioning import pretrained
 from mpjax.conditioning.pretrained import FOLDERS, PretrainedEncoders
 from mpjax.errors import InputError
 from mpjax.generation.command import with_size
+from mpjax.generation.request import Request, make_plan
 from mpjax.weights import read_run
 from tests.fixtures import seeded, tiny_vae
 from tests.interop.checkpoints import tiny_tensors, write_checkpoint
@@ -84,6 +85,27 @@ def test_from_the_end(folder, encoders, tmp_path):
     assert frames_of(tmp_path / "a.mp4").shape == (45, 32, 48, 3)
 
 
+def test_prompts_come_in_the_order_of_the_video(folder, encoders):
+    """Also for F0, which generates the last segment first; the last prompt goes on at the end, not at the beginning."""
+    request = Request(prompts=("a", "b"), image=folder / "a.png", seconds=4.0, encoders=encoders)
+    forwards, backwards = (make_plan(read_run(folder / name), 0, request) for name in ("run", "backwards"))
+    assert forwards.segments == backwards.segments == 4
+
+    def order(plan):
+        known = {plan.conditions[0].pooled.tobytes(): "a", plan.conditions[1].pooled.tobytes(): "b"}
+        return "".join(known[plan.prompt(done).pooled.tobytes()] for done in range(4))
+
+    assert order(forwards) == "abbb" and order(backwards) == "bbba"
+
+
+def test_a_single_frame(folder, encoders, tmp_path, capsys):
+    """The autoencoder holds even that one back until the end."""
+    assert generate(folder, encoders, tmp_path / "a.mp4", "--prompt=a", "--seconds=0.03") == 0
+    assert frames_of(tmp_path / "a.mp4").shape == (1, 32, 48, 3)
+    assert generate(folder, encoders, tmp_path / "b.mp4", "--seconds=0.03", run="backwards") == 2
+    assert "a single frame" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_named(folder, encoders, tmp_path, capsys):
     weights, out = f"--weights={folder / 'run'}", f"--out={tmp_path / 'a.mp4'}"
     assert main(["generate", weights, out]) == 2
@@ -120,7 +142,6 @@ def test_size_by_the_picture_or_by_hand(folder, trained):
 def test_with_the_real_encoders(folder, tmp_path, monkeypatch):
     """Small ones, run by transformers; the embeddings that the plan holds are those of `PretrainedEncoders`."""
     pytest.importorskip("diffusers")
-    from mpjax.generation.request import Request, make_plan
     from tests.fixtures.reference_conditioning import write_encoders
 
     write_encoders(tmp_path / "encoders")

@@ -76,7 +76,7 @@ def test_every_mistake_is_named_at_once(tensors):
 
 def test_a_text_to_video_checkpoint_is_told_how(tensors):
     lacking = {name: tensor for name, tensor in tensors.items() if not name.startswith(T2V_LACKS)}
-    with pytest.raises(InputError, match=r"10 missing: .*: --from-t2v initialises them"):
+    with pytest.raises(InputError, match=r"10 missing: .*: `convert --from-t2v` initialises them"):
         check_tensors(lacking, ENTRIES, FOLDER)
     del lacking["x_embedder.proj.bias"]
     complete, _ = with_t2v_parts(lacking, ENTRIES)
