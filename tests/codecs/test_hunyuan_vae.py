@@ -116,7 +116,8 @@ def test_decoding_is_that_of_the_demo_in_torch(codec):
         weights = torch.linspace(1, 0, 33)[:, None, None, None]
         blended = weights * shown[:, -33:] + (1 - weights) * current[:, :33]
         shown = torch.cat([shown[:, :-33], blended, current[:, 33:]], 1)
-    np.testing.assert_allclose(codec.decode(x), shown.clamp(-1, 1).numpy(), atol=1e-5)
+    # One latent a frame: GroupNorm over so few values enlarges rounding, up to 1.7e-5 (0.002 of a grey level).
+    np.testing.assert_allclose(codec.decode(x), shown.clamp(-1, 1).numpy(), atol=3e-5)
 
 
 @pytest.mark.parametrize("chunks", [(1,) * 24, (1, 9, 9, 5), (24,), (12, 0, 12)])
