@@ -96,12 +96,10 @@ def open_datasets(experiment: Experiment) -> Datasets:
 
 def _check_widths(dataset: latents.LatentDataset, model: Architecture) -> None:
     """Embeddings of another width would train a network that is not the config's."""
-    embeddings = DatasetEmbeddings(dataset.path)
-    if not embeddings.exist:
-        raise InputError(f"{dataset.path} holds no embeddings: encode the videos again, with data.encoders")
+    embeddings = DatasetEmbeddings.of(dataset.path)
     record = dataset.source(next(iter(dataset.counts)))[0]
     stored = embeddings.condition(record["id"], record["caption"])
-    for name, width in (("text", model.text_width), ("pooled", model.pooled_width), ("image", model.image_width)):
+    for name, width in model.embedding_widths.items():
         if (found := stored[name].shape[-1]) != width:
             raise InputError(
                 f"{dataset.path} has {name} embeddings of width {found}, but model.{name}_width is {width}: "

@@ -51,9 +51,7 @@ def batches(
     for name, value in (("batch_size", batch_size), ("segments", segments)):
         if value < 1:
             raise InputError(f"{name} is {value}: give at least 1")
-    embeddings = DatasetEmbeddings(dataset.path)
-    if prompt_bytes is None and not embeddings.exist:
-        raise InputError(f"{dataset.path} holds no embeddings: encode the videos again, with data.encoders")
+    embeddings = DatasetEmbeddings.of(dataset.path) if prompt_bytes is None else None
 
     def to_example(record: dict[str, Any]) -> dict[str, Any]:
         latents = codecs.normalise(dataset.codec, record["latents"])
@@ -61,9 +59,10 @@ def batches(
         count = min(segments, (len(latents) - 1) // frames)
         padded = np.zeros((segments, frames, *cell), np.float32)
         padded[:count] = latents[1 : 1 + count * frames].reshape(count, frames, *cell)
-        if prompt_bytes is None:
+        if embeddings is not None:
             prompt: Any = embeddings.condition(record["id"], record["caption"])
         else:
+            assert prompt_bytes is not None
             prompt = encode_prompt(cut_prompt(record["caption"], prompt_bytes), prompt_bytes)
         return {
             "reference": latents[:1],

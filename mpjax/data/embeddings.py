@@ -19,10 +19,16 @@ class DatasetEmbeddings:
         self._folder = dataset / FOLDER
         self._cache = EmbeddingCache(self._folder)
 
-    @property
-    def exist(self) -> bool:
-        """Whether the dataset was encoded with pretrained encoders."""
-        return self._folder.is_dir()
+    @classmethod
+    def of(cls, dataset: Path) -> "DatasetEmbeddings":
+        """Those of a finished dataset.
+
+        Raises:
+            InputError: it was encoded without pretrained encoders.
+        """
+        if not (dataset / FOLDER).is_dir():
+            raise InputError(f"{dataset} holds no embeddings: encode the videos again, with data.encoders")
+        return cls(dataset)
 
     def add(self, encoders: PretrainedEncoders, clip: str, caption: str, picture: np.ndarray) -> None:
         """Stores a caption and the first frame of a clip, uint8 `[H, W, 3]`, unless they are there."""

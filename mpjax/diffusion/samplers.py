@@ -23,6 +23,7 @@ A step predicts x̃_i by (5), evaluates m_i there, once, and corrects x_i by (5)
 nothing is ever evaluated at σ = 0, where λ ends.
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ def dynamic_shift(tokens: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Grid:
+class _Grid(abc.ABC):
     """Where the samplers evaluate the network."""
 
     steps: int = 25
@@ -89,11 +90,11 @@ class _Grid:
         """Integrates from noise `[b, …]` at t = 0 to the data at t = 1; `tokens` as in `sigmas`."""
         return self.sample_with_state(lambda x, t, state: (velocity(x, t), state), noise, (), tokens)[0]
 
+    @abc.abstractmethod
     def sample_with_state(
         self, velocity: StatefulVelocity, noise: jax.Array, state: Any, tokens: int | None = None
     ) -> tuple[jax.Array, Any]:
         """As `sample`, and the state after the last of the `steps` evaluations."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,7 @@ def _bytes(length: int, prompt: str, picture: np.ndarray) -> np.ndarray:
 
 def _embeddings(run: Run, encoders: PretrainedEncoders, prompt: str, picture: np.ndarray) -> Condition:
     embeddings: dict[str, Any] = encoders.prompt(prompt) | {"image": encoders.image(picture)}
-    wanted = {"text": run.model.text_width, "pooled": run.model.pooled_width, "image": run.model.image_width}
-    for name, width in wanted.items():
+    for name, width in run.model.embedding_widths.items():
         if (found := embeddings[name].shape[-1]) != width:
             raise InputError(
                 f"the {name} encoder makes embeddings of width {found}, but {run.folder} reads {width}: "

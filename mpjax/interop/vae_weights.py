@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mpjax import config
 from mpjax.errors import InputError
 from mpjax.interop.checkpoint_files import Checkpoint
-from mpjax.interop.transformer_tensors import check_tensors
+from mpjax.interop.transformer_tensors import check_tensors, stored_arrays
 from mpjax.interop.vae_names import vae_entries
 from mpjax.models.vae import SPACE_FACTOR, TIME_FACTOR, VaeArchitecture
 
@@ -83,11 +84,5 @@ def load_vae_params(weights: Path, architecture: VaeArchitecture) -> dict[str, A
         InputError: as `check_vae_tensors`.
     """
     tensors = check_vae_tensors(weights, architecture).tensors
-    params: dict[str, Any] = {}
-    for entry in vae_entries(architecture):
-        module = params
-        for name in entry.path[:-1]:
-            module = module.setdefault(name, {})
-        array = entry.to_array(np.asarray(tensors[entry.names[0]].read()))
-        module[entry.path[-1]] = np.ascontiguousarray(array, np.float32)
-    return params
+    arrays = stored_arrays(tensors, vae_entries(architecture), np.dtype(np.float32))
+    return jax.tree.map(lambda array: np.ascontiguousarray(array.all()), arrays)

@@ -193,6 +193,11 @@ class Architecture:
         return self.heads * self.head_dim
 
     @property
+    def embedding_widths(self) -> dict[str, int]:
+        """Widths of what a video is conditioned on, by the fields of `encoders.Condition`."""
+        return {"text": self.text_width, "pooled": self.pooled_width, "image": self.image_width}
+
+    @property
     def mlp_width(self) -> int:
         """Hidden width of every MLP."""
         return int(self.width * self.mlp_ratio)

@@ -229,6 +229,17 @@ class Denoiser:
         guidance = self.guidance_input(x_t.shape[0])
         return self.apply(params, x_t, t, history, condition, memory, guidance, method="velocity")
 
+    def embed(
+        self, params: dict, x_t: jax.Array, t: jax.Array, history: History, condition: Condition, memory: Memory
+    ) -> BlockInputs:
+        """The first part of `velocity`: everything in front of the blocks."""
+        arguments = (x_t, TIME_SCALE * (1.0 - t), history, condition, memory, self.guidance_input(x_t.shape[0]))
+        return self.apply(params, *arguments, method="embed")
+
+    def project(self, params: dict, tokens: jax.Array, inputs: BlockInputs, x_t: jax.Array) -> jax.Array:
+        """The last part of `velocity`: from the tokens behind the blocks, for noisy latents of the shape of x_t."""
+        return -self.apply(params, tokens, inputs, x_t.shape[1:4], method="project")
+
     def guidance_input(self, batch: int) -> jax.Array | None:
         """What a network with `guidance_embeds` is told, float32 `[b]` (1000 · scale); None for others."""
         return jnp.full((batch,), TIME_SCALE * self.guidance) if self.architecture.guidance_embeds else None

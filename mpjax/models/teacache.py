@@ -12,6 +12,7 @@ The first and the last step always run. Source: docs/backbone.md, section 2.5 (l
 """
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -20,8 +21,8 @@ import jax.numpy as jnp
 from mpjax.errors import InputError
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History
-from mpjax.models.layers import layer_norm
-from mpjax.models.memorypack import TIME_SCALE, BlockInputs, Denoiser
+from mpjax.models.layers import Modulation, layer_norm
+from mpjax.models.memorypack import BlockInputs, Denoiser
 from mpjax.models.semanticpack import Memory
 
 POLYNOMIAL = (733.226126, -401.131952, 67.5869174, -3.149878, 0.0961237896)  # highest power first
@@ -70,7 +71,7 @@ class CachedDenoiser:
     def start(self, params: dict, x_t: jax.Array, history: History, condition: Condition, memory: Memory) -> CacheState:
         """The state before the first call, for noisy latents `[b, f, h, w, c]`."""
         t = jnp.zeros(x_t.shape[:1])
-        tokens = jax.eval_shape(self._embed, params, x_t, t, history, condition, memory).latents
+        tokens = jax.eval_shape(self._denoiser.embed, params, x_t, t, history, condition, memory).latents
         zero = jnp.zeros((), jnp.int32)
         signal, residual = jnp.zeros(tokens.shape, tokens.dtype), jnp.zeros(tokens.shape, self._block_dtype)
         return CacheState(step=zero, runs=zero, change=jnp.zeros(()), signal=signal, residual=residual)
@@ -86,7 +87,7 @@ class CachedDenoiser:
         state: CacheState,
     ) -> tuple[jax.Array, CacheState]:
         """As `Denoiser.velocity`, and the state for the next call."""
-        inputs = self._embed(params, x_t, t, history, condition, memory)
+        inputs = self._denoiser.embed(params, x_t, t, history, condition, memory)
         signal = _first_modulated(params, inputs)
         before = jnp.abs(state.signal).mean(dtype=jnp.float32)
         relative = jnp.abs(signal - state.signal).mean(dtype=jnp.float32) / jnp.maximum(before, 1e-30)
@@ -101,8 +102,7 @@ class CachedDenoiser:
             return tokens, tokens - latents
 
         tokens, residual = jax.lax.cond(run, blocks, lambda: (latents + state.residual, state.residual))
-        size = x_t.shape[1:4]
-        prediction = self._denoiser.apply(params, tokens, inputs, size, method="project")
+        velocity = self._denoiser.project(params, tokens, inputs, x_t)
         after = CacheState(
             step=state.step + 1,
             runs=state.runs + run,
@@ -110,22 +110,16 @@ class CachedDenoiser:
             signal=signal,
             residual=residual,
         )
-        return -prediction, after
+        return velocity, after
 
     @property
     def _block_dtype(self) -> jnp.dtype:
         return jnp.dtype(self._denoiser.architecture.dtype)
 
-    def _embed(self, params, x_t, t, history, condition, memory) -> BlockInputs:
-        guidance = self._denoiser.guidance_input(x_t.shape[0])
-        arguments = (x_t, TIME_SCALE * (1.0 - t), history, condition, memory, guidance)
-        return self._denoiser.apply(params, *arguments, method="embed")
-
 
 def _first_modulated(params: dict, inputs: BlockInputs) -> jax.Array:
     """u: layer 0 of the stacked modulation, applied as `mmdit.DualBlock` does."""
-    linear = params["blocks"]["dual_blocks"]["norm1"]["linear"]
-    temb = jax.nn.silu(inputs.temb)
-    modulation = temb @ linear["kernel"][0].astype(temb.dtype) + linear["bias"][0].astype(temb.dtype)
-    shift, scale, *_ = jnp.split(modulation[:, None], 6, -1)
+    first = jax.tree.map(lambda leaf: leaf[0], params["blocks"]["dual_blocks"]["norm1"])
+    modulation: Any = Modulation(6, dtype=inputs.temb.dtype).apply({"params": first}, inputs.temb)
+    shift, scale, *_ = modulation
     return layer_norm(inputs.latents) * (1 + scale) + shift

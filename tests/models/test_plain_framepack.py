@@ -18,22 +18,9 @@ from mpjax.models.mmdit import MMDiT, OutputHead, TimeTextEmbedding
 from mpjax.models.refiner import TokenRefiner
 from mpjax.models.semanticpack import Memory
 from tests.fixtures import seeded
+from tests.interop.checkpoints import ARCHITECTURE
 
-F1 = Architecture(
-    heads=2,
-    head_dim=16,
-    dual_blocks=2,
-    single_blocks=2,
-    text_width=24,
-    pooled_width=20,
-    image_width=28,
-    rope_axes=(4, 6, 6),
-    framepack=FramePack(segment_frames=3),
-    semanticpack=None,
-    encoders=None,
-    dtype="float32",
-    remat="none",
-)
+F1 = dataclasses.replace(ARCHITECTURE, framepack=FramePack(segment_frames=3), dtype="float32", remat="none")
 
 
 def with_memory():
