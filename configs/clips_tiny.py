@@ -51,7 +51,7 @@ def get_config(argument: str = "full") -> ConfigDict:
         pooled_width=64,
         image_width=64,
         framepack=dict(segment_frames=3, history_frames=(1, 2, 8), rope_layout="framepack_f1"),
-        semanticpack=dict(patch=(1, 2, 2), depth=1, heads=4),
+        memory=dict(patch=(1, 2, 2), depth=1, heads=4),
         encoders=dict(prompt_bytes=256, bytes_per_token=8, width=64, depth=1, heads=4, image_patch=4),
         dtype="float32",
         remat="none",

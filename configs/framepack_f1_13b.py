@@ -47,7 +47,7 @@ def get_config(argument: str = "full") -> ConfigDict:
             text_width=24,
             pooled_width=20,
             image_width=28,
-            semanticpack=dict(heads=2, depth=1),
+            memory=dict(heads=2, depth=1),
             dtype="float32",
             remat="none",
         )

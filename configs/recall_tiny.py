@@ -34,7 +34,7 @@ def get_config(argument: str = "memorypack") -> ConfigDict:
         pooled_width=32,
         image_width=32,
         framepack=dict(segment_frames=4, history_frames=(1, 2, 4), rope_layout="framepack_f1"),
-        semanticpack=None if argument == "framepack" else dict(patch=(2, 4, 4), depth=1, heads=2),
+        memory=None if argument == "framepack" else dict(patch=(2, 4, 4), depth=1, heads=2),
         encoders=dict(prompt_bytes=16, width=32, depth=1, heads=2, image_patch=8),
         dtype="float32",
         remat="none",

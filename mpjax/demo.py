@@ -167,7 +167,7 @@ def _recall(folder: Path, arm: str, say: Say) -> dict:
     arrays: dict[str, Any] = {f"truth_{gap}": video for gap, video in result.truth.items()}
     arrays |= {f"generated_{gap}": video for gap, video in result.generated.items()}
     np.savez(folder / "parts" / f"recall_{arm}.npz", **arrays)
-    report = {**result.report, "long_term_memory": loaded.model.semanticpack is not None}
+    report = {**result.report, "long_term_memory": loaded.model.memory is not None}
     return {"report": report, "training": training}
 
 

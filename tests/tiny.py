@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpjax.data.batch import Batch
-from mpjax.models.architecture import Architecture, Encoders, FramePack, SemanticPack
+from mpjax.models.architecture import Architecture, Encoders, FramePack
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.semanticpack import SemanticPack
 
 
 def tiny_architecture(**changes) -> Architecture:
@@ -26,7 +27,7 @@ def tiny_architecture(**changes) -> Architecture:
         "pooled_width": 10,
         "image_width": 14,
         "framepack": FramePack(segment_frames=2, history_frames=(1, 2, 4), rope_layout="global"),
-        "semanticpack": SemanticPack(patch=(1, 2, 2), depth=1, heads=2),
+        "memory": SemanticPack(patch=(1, 2, 2), depth=1, heads=2),
         "encoders": Encoders(prompt_bytes=8, bytes_per_token=2, width=8, depth=1, heads=2, image_patch=4),
         "dtype": "float32",
         "remat": "none",

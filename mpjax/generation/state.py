@@ -15,7 +15,7 @@ from mpjax.codecs import Tail
 from mpjax.errors import InputError
 from mpjax.models.autoregressive import VideoState
 from mpjax.models.framepack import History
-from mpjax.models.semanticpack import Memory
+from mpjax.models.memory import Memory
 
 
 @flax.struct.dataclass

@@ -77,7 +77,7 @@ def from_config(values: Mapping[str, Any], path: Path) -> Architecture:
         if not fits:
             raise InputError(f"{path}: {key} is {value!r}: it must be of the kind of {default!r}")
     try:
-        return Architecture(**fields, semanticpack=None, encoders=None)
+        return Architecture(**fields, memory=None, encoders=None)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -126,7 +126,7 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Architec
         raise InputError(
             f"{folder} has no config.json, and tensors do not tell rope_axes_dim: put the file beside them"
         )
-    return Architecture(**fields, semanticpack=None, encoders=None)
+    return Architecture(**fields, memory=None, encoders=None)
 
 
 def to_config(architecture: Architecture) -> str:

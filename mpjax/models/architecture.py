@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, get_args
 
 from mpjax.errors import InputError
+from mpjax.models.semanticpack import SemanticPack
 
 RopeLayout = Literal["framepack_f1", "framepack_f0", "global"]
 REMAT_POLICIES = ("none", "full", "dots")
@@ -47,39 +48,6 @@ class FramePack:
     def backwards(self) -> bool:
         """Whether the last segment of a video is generated first."""
         return self.rope_layout == "framepack_f0"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SemanticPack:
-    """Long-term memory: ψ_{n+1} = Squeeze(ψ_n, Memorize(x^n)) (paper, Eq. 1). All fields are the paper's open points.
-
-    Attributes:
-        patch: (time, height, width) of latents that become one memory token.
-        depth: windowed self-attention blocks of Memorize.
-        heads: attention heads, in Memorize and in Squeeze.
-        window: latent frames in one attention window; 0 makes the whole segment one window.
-        residual: add the memorised tokens (Squeeze's query) to what Squeeze reads from ψ.
-        mlp: an MLP after Squeeze's cross-attention.
-        timestep: flow time t in [0, 1] at which the token refiner reads the prompt for ψ_0, once a video.
-    """
-
-    patch: tuple[int, int, int] = (2, 4, 4)
-    depth: int = 2
-    heads: int = 24
-    window: int = 0
-    residual: bool = True
-    mlp: bool = True
-    timestep: float = 0.0
-
-    def __post_init__(self):
-        if min(self.patch) < 1 or self.heads < 1 or self.depth < 0 or self.window < 0:
-            raise InputError(
-                f"patch {self.patch} and heads {self.heads} start at 1, depth {self.depth}, window {self.window} at 0"
-            )
-        if self.window % self.patch[0]:
-            raise InputError(f"window is {self.window} frames: it must be a multiple of patch[0] = {self.patch[0]}")
-        if not 0.0 <= self.timestep <= 1.0:
-            raise InputError(f"timestep is {self.timestep}: flow time lies between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +99,8 @@ class Architecture:
         rope_theta: base of the rotary frequencies.
         guidance_embeds: embed the distilled guidance scale (1000 · scale) beside the timestep.
         text_width, pooled_width, image_width: widths of the prompt tokens, the pooled prompt and the image tokens.
-        framepack, semanticpack, encoders: see there; `semanticpack=None` is plain FramePack.
+        framepack, encoders: see there.
+        memory: the long-term memory, see there; None is plain FramePack.
         dtype: compute dtype, `float32` or `bfloat16`; parameters are float32.
         remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products).
     """
@@ -151,7 +120,7 @@ class Architecture:
     pooled_width: int = 768
     image_width: int = 1152
     framepack: FramePack = FramePack()
-    semanticpack: SemanticPack | None = SemanticPack()
+    memory: SemanticPack | None = SemanticPack()
     encoders: Encoders | None = Encoders()
     dtype: str = "bfloat16"
     remat: str = "full"
@@ -172,14 +141,8 @@ class Architecture:
             raise InputError(
                 f"rope_axes is {self.rope_axes}: three even numbers that sum to head_dim = {self.head_dim}"
             )
-        if self.semanticpack and self.width % self.semanticpack.heads:
-            raise InputError(f"semanticpack.heads is {self.semanticpack.heads}: it must divide the width {self.width}")
-        if self.semanticpack and self.semanticpack.window:
-            memory, frames = self.semanticpack, self.framepack.segment_frames
-            if -(-frames // memory.patch[0]) % (memory.window // memory.patch[0]):
-                raise InputError(
-                    f"semanticpack.window is {memory.window}: it must divide the {frames} frames of a segment"
-                )
+        if self.memory:
+            self.memory.check(self.width, self.framepack.segment_frames)
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype is {self.dtype!r}: it must be float32 or bfloat16")
         if self.remat not in REMAT_POLICIES:

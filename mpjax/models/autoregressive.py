@@ -8,8 +8,8 @@ from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Sampler, StatefulVelocity
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History, push
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser, Prompts
-from mpjax.models.semanticpack import Memory
 from mpjax.models.teacache import CachedDenoiser, CacheState, TeaCache
 
 

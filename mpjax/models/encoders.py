@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mpjax.models.architecture import Architecture, Encoders
 from mpjax.models.layers import AffineLayerNorm, Dense, FeedForward, grid_positions, logical, patchify, token_grid
-from mpjax.models.semanticpack import POSITION_WIDTH, Attention
+from mpjax.models.memorize import POSITION_WIDTH, Attention
 
 VOCABULARY = 257  # byte value + 1; 0 pads
 

@@ -19,10 +19,12 @@ from mpjax.models.architecture import Architecture
 from mpjax.models.encoders import Condition, FrameEncoder, PromptEncoder
 from mpjax.models.framepack import CleanEmbedder, History, empty_history, packed_table
 from mpjax.models.layers import Dense, patchify, unpatchify
+from mpjax.models.memorize import Memorize
+from mpjax.models.memory import Memory, pad_memory
 from mpjax.models.mmdit import MMDiT, OutputHead, TimeTextEmbedding
 from mpjax.models.refiner import TokenRefiner
 from mpjax.models.rope import Table
-from mpjax.models.semanticpack import Memorize, Memory, Squeeze, memory_tokens, pad_memory
+from mpjax.models.semanticpack import Squeeze
 
 TIME_SCALE = 1000.0
 
@@ -66,7 +68,7 @@ class MemoryPack(nn.Module):
     architecture: Architecture
 
     def setup(self):
-        """Creates the submodules; `semanticpack=None` and `encoders=None` leave theirs out."""
+        """Creates the submodules; `memory=None` and `encoders=None` leave theirs out."""
         arch = self.architecture
         dtype = jnp.dtype(arch.dtype)
         self.x_embedder = Dense(arch.width, (None, "embed"), dtype=dtype)
@@ -76,9 +78,9 @@ class MemoryPack(nn.Module):
         self.time_text_embed = TimeTextEmbedding(arch.width, arch.guidance_embeds, dtype)
         self.blocks = MMDiT(arch)
         self.head = OutputHead(arch.channels * arch.patch**2)
-        if arch.semanticpack:
-            self.memorize = Memorize(arch.semanticpack, arch.width, arch.mlp_width, dtype)
-            self.squeeze = Squeeze(arch.semanticpack, arch.mlp_width, dtype)
+        if arch.memory:
+            self.memorize = Memorize(arch.memory, arch.width, arch.mlp_width, dtype)
+            self.squeeze = Squeeze(arch.memory, arch.mlp_width, dtype)
         if arch.encoders:
             self.prompt_encoder = PromptEncoder(arch, arch.encoders)
             self.frame_encoder = FrameEncoder(arch, arch.encoders)
@@ -166,19 +168,19 @@ class MemoryPack(nn.Module):
         """ψ_0 = concat(reference image, prompt), padded to the constant size of ψ."""
         arch = self.architecture
         b = condition.image.shape[0]
-        if not arch.semanticpack:
+        if not arch.memory:
             return Memory(tokens=jnp.zeros((b, 0, arch.width)), valid=jnp.zeros((b, 0), bool))
         image = self.image_projection(condition.image)
-        timestep = jnp.full((b,), TIME_SCALE * (1.0 - arch.semanticpack.timestep))
+        timestep = jnp.full((b,), TIME_SCALE * (1.0 - arch.memory.timestep))
         text = self.context_embedder(condition.text, condition.text_mask, timestep)
         tokens = jnp.concatenate([image, text], 1).astype(jnp.float32)
         valid = jnp.concatenate([jnp.ones(image.shape[:2], bool), condition.text_mask], 1)
-        squeezed = memory_tokens(arch.semanticpack, arch.framepack, *latent_size)
+        squeezed = arch.memory.tokens((arch.framepack.segment_frames, *latent_size))
         return pad_memory(tokens, valid, max(tokens.shape[1], squeezed))
 
     def update_memory(self, memory: Memory, segment: jax.Array) -> Memory:
         """ψ_{n+1} from ψ_n and the segment x^n `[b, f, h, w, c]`; without SemanticPack, ψ as it was."""
-        if not self.architecture.semanticpack:
+        if not self.architecture.memory:
             return memory
         tokens = self.squeeze(self.memorize(segment), memory).astype(memory.tokens.dtype)
         return pad_memory(tokens, jnp.ones(tokens.shape[:2], bool), memory.tokens.shape[1])

@@ -2,91 +2,42 @@
 
     ψ_{n+1} = Squeeze(ψ_n, Memorize(x^n))
 
-Memorize is self-attention inside windows of a segment; Squeeze is one cross-attention whose query is the memorised
-segment and whose keys and values are ψ_n (the paper's variant A). ψ_0 is the prompt and the reference image.
-Keys carry no bias: softmax cannot see one.
+Squeeze is one cross-attention whose query is the memorised segment and whose keys and values are ψ_n (the paper's
+variant A). ψ_0 is the prompt and the reference image.
 """
 
+import dataclasses
+from typing import ClassVar
+
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mpjax.models.architecture import FramePack, SemanticPack
-from mpjax.models.attention import attention, split_heads
-from mpjax.models.layers import AffineLayerNorm, Dense, FeedForward, grid_positions, patchify, token_grid
+from mpjax.errors import InputError
+from mpjax.models.layers import AffineLayerNorm, FeedForward
+from mpjax.models.memorize import Attention, Memorizing
+from mpjax.models.memory import Memory
 
-POSITION_WIDTH = 16  # position features per axis
 
-
-class Memory(flax.struct.PyTreeNode):
-    """ψ. Its size never changes, so a video of any length costs the same per segment.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SemanticPack(Memorizing):
+    """ψ_{n+1} = Squeeze(ψ_n, Memorize(x^n)) (paper, Eq. 1). All fields are the paper's open points.
 
     Attributes:
-        tokens: `[b, m, d]`.
-        valid: bool `[b, m]`; ψ_0 and ψ_n differ in length, and prompts in theirs.
+        residual: add the memorised tokens (Squeeze's query) to what Squeeze reads from ψ.
+        mlp: an MLP after Squeeze's cross-attention.
+        timestep: flow time t in [0, 1] at which the token refiner reads the prompt for ψ_0, once a video.
     """
 
-    tokens: jax.Array
-    valid: jax.Array
+    kind: ClassVar[str] = "semanticpack"
+    residual: bool = True
+    mlp: bool = True
+    timestep: float = 0.0
 
-
-def memory_tokens(spec: SemanticPack, framepack: FramePack, height: int, width: int) -> int:
-    """Tokens Memorize emits for one segment of latents of the given size."""
-    t, h, w = token_grid((framepack.segment_frames, height, width), spec.patch)
-    return t * h * w
-
-
-def pad_memory(tokens: jax.Array, valid: jax.Array, size: int) -> Memory:
-    """Pads `[b, n, d]` tokens with invalid zeros to `size`."""
-    missing = size - tokens.shape[1]
-    return Memory(tokens=jnp.pad(tokens, ((0, 0), (0, missing), (0, 0))), valid=jnp.pad(valid, ((0, 0), (0, missing))))
-
-
-class Attention(nn.Module):
-    """Multi-head attention of `x` over `source` with an output projection."""
-
-    heads: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, source: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """x `[b, n, d]`, source `[b, m, d]`, key mask bool `[b, m]` → `[b, n, d]`."""
-        d, axes = x.shape[-1], ("embed", "heads")
-        q = split_heads(Dense(d, axes, dtype=self.dtype, name="to_q")(x), self.heads)
-        k = split_heads(Dense(d, axes, use_bias=False, dtype=self.dtype, name="to_k")(source), self.heads)
-        v = split_heads(Dense(d, axes, dtype=self.dtype, name="to_v")(source), self.heads)
-        return Dense(d, ("heads", "embed"), dtype=self.dtype, name="to_out")(attention(q, k, v, mask))
-
-
-class Memorize(nn.Module):
-    """A segment of latents → compact tokens, by strided patches and self-attention inside windows."""
-
-    spec: SemanticPack
-    width: int
-    mlp_width: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, segment: jax.Array) -> jax.Array:
-        """`[b, f, h, w, c]` → `[b, n, d]`, n = patches of the segment."""
-        spec = self.spec
-        grid = token_grid(segment.shape[1:4], spec.patch)
-        x = Dense(self.width, (None, "embed"), dtype=self.dtype, name="embed")(patchify(segment, spec.patch))
-        positions = grid_positions(grid, POSITION_WIDTH)
-        x = x + Dense(self.width, (None, "embed"), use_bias=False, dtype=self.dtype, name="positions")(positions)
-        per_window = spec.window // spec.patch[0] if spec.window else grid[0]
-        if grid[0] % per_window:
-            raise ValueError(f"{grid[0]} time patches do not divide into windows of {spec.window} frames")
-        windows = grid[0] // per_window
-        b, n, d = x.shape
-        x = x.reshape(b * windows, n // windows, d)
-        for i in range(spec.depth):
-            h = AffineLayerNorm(name=f"norm_attention_{i}")(x)
-            x = x + Attention(spec.heads, self.dtype, name=f"attention_{i}")(h, h)
-            h = AffineLayerNorm(name=f"norm_mlp_{i}")(x)
-            x = x + FeedForward(self.mlp_width, dtype=self.dtype, name=f"mlp_{i}")(h)
-        return x.reshape(b, n, d)
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0.0 <= self.timestep <= 1.0:
+            raise InputError(f"timestep is {self.timestep}: flow time lies between 0 and 1")
 
 
 class Squeeze(nn.Module):

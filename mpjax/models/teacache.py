@@ -22,8 +22,8 @@ from mpjax.errors import InputError
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History
 from mpjax.models.layers import Modulation, layer_norm
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import BlockInputs, Denoiser
-from mpjax.models.semanticpack import Memory
 
 POLYNOMIAL = (733.226126, -401.131952, 67.5869174, -3.149878, 0.0961237896)  # highest power first
 

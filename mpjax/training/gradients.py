@@ -19,8 +19,8 @@ from mpjax.data.batch import Batch
 from mpjax.diffusion.flow import TimeDistribution, interpolate, target_velocity
 from mpjax.diffusion.forcing import Carry, Forcing, ForcingContext
 from mpjax.models.framepack import push
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.models.semanticpack import Memory
 from mpjax.training.trainable import merge, trains_memory
 
 
@@ -84,7 +84,7 @@ def chain_gradients(
     """
     denoiser, forcing, pack = objective.denoiser, objective.forcing, objective.denoiser.architecture.framepack
     params = jax.lax.stop_gradient(merge(trainable, frozen))
-    through_memory = trains_memory(trainable) and denoiser.architecture.semanticpack is not None
+    through_memory = trains_memory(trainable) and denoiser.architecture.memory is not None
     given = batch.weight == 0
     used = (~given).any(0)
     later = _later(used)

@@ -16,8 +16,8 @@ from mpjax.evaluation.recall import evaluate_recall
 from mpjax.models.architecture import Architecture, Encoders, FramePack
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import empty_history
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.models.semanticpack import Memory
 
 ARCHITECTURE = Architecture(
     channels=3,
@@ -25,7 +25,7 @@ ARCHITECTURE = Architecture(
     head_dim=8,
     rope_axes=(4, 2, 2),
     framepack=FramePack(segment_frames=4, history_frames=(1, 2, 4)),
-    semanticpack=None,
+    memory=None,
     encoders=Encoders(prompt_bytes=16),
 )
 

@@ -17,8 +17,8 @@ from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import load_state, save_state
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import frame_indices
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.models.semanticpack import Memory
 from mpjax.models.teacache import TeaCache
 from mpjax.training.gradients import Objective, chain_loss
 from tests.tiny import tiny_architecture, tiny_batch

@@ -8,7 +8,7 @@ from mpjax.generation import state as module
 from mpjax.generation.state import GenerationState, load_state, save_state
 from mpjax.models.autoregressive import VideoState
 from mpjax.models.framepack import History
-from mpjax.models.semanticpack import Memory
+from mpjax.models.memory import Memory
 
 
 def make_state(tokens: int = 3) -> GenerationState:

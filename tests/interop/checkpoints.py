@@ -50,7 +50,7 @@ ARCHITECTURE = Architecture(
     pooled_width=20,
     image_width=28,
     rope_axes=(4, 6, 6),
-    semanticpack=None,
+    memory=None,
     encoders=None,
 )
 

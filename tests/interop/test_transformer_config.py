@@ -10,7 +10,7 @@ from mpjax.models.architecture import Architecture
 from tests.interop.checkpoints import ARCHITECTURE, CONFIG
 
 PATH = Path("config.json")
-FULL = Architecture(semanticpack=None, encoders=None)
+FULL = Architecture(memory=None, encoders=None)
 
 
 def test_a_config_becomes_an_architecture_and_comes_back():
@@ -48,7 +48,7 @@ def test_what_the_network_cannot_do_is_named(key, value, message):
 def test_shapes_tell_the_network_where_they_can():
     wide = {"heads": 1, "head_dim": 128, "rope_axes": (16, 56, 56), "dual_blocks": 1, "single_blocks": 3}
     architecture = Architecture(
-        **wide, text_width=24, pooled_width=20, image_width=28, guidance_embeds=False, semanticpack=None, encoders=None
+        **wide, text_width=24, pooled_width=20, image_width=28, guidance_embeds=False, memory=None, encoders=None
     )
     shapes = {name: entry.shape for entry in transformer_entries(architecture) for name in entry.names}
     assert from_shapes(shapes, Path("c")) == architecture

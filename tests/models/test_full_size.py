@@ -11,10 +11,10 @@ from mpjax.interop.transformer_names import parameter_shapes
 from mpjax.models.architecture import Architecture
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import empty_history
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.models.semanticpack import Memory
 
-F1 = Architecture(semanticpack=None, encoders=None)
+F1 = Architecture(memory=None, encoders=None)
 
 
 def test_forward_at_480_by_832_traces_within_half_a_minute():

@@ -11,9 +11,9 @@ import pytest
 from mpjax.models.architecture import Architecture, FramePack
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History, empty_history
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser, MemoryPack
 from mpjax.models.refiner import TokenRefiner
-from mpjax.models.semanticpack import Memory
 from tests.models import numpy_network
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
@@ -24,7 +24,7 @@ SMALL = tiny_architecture(
     refiner_blocks=2,
     guidance_embeds=True,
     framepack=FramePack(segment_frames=2, history_frames=(1, 3, 5), rope_layout="global"),
-    semanticpack=None,
+    memory=None,
 )
 # Small, because an angle of float32 loses digits as it grows; 12 × 10 patches to 6 × 5: no multiple of 2 or 4.
 TIMESTEP, GUIDANCE = np.array([0.3, 7.1]), np.array([2.5, 0.7])
@@ -153,7 +153,7 @@ def test_sign_time_and_guidance_change_in_one_place():
 
 
 def full_size_shapes():
-    arch = Architecture(semanticpack=None, encoders=None)
+    arch = Architecture(memory=None, encoders=None)
 
     def init():
         condition = Condition(

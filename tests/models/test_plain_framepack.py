@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpjax.models.architecture import Architecture, FramePack, SemanticPack
+from mpjax.models.architecture import Architecture, FramePack
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import CleanEmbedder, History, packed_table
 from mpjax.models.layers import Dense, patchify, unpatchify
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser, ImageProjection
 from mpjax.models.mmdit import MMDiT, OutputHead, TimeTextEmbedding
 from mpjax.models.refiner import TokenRefiner
-from mpjax.models.semanticpack import Memory
+from mpjax.models.semanticpack import SemanticPack
 from tests.fixtures import seeded
 from tests.interop.checkpoints import ARCHITECTURE
 
@@ -24,7 +25,7 @@ F1 = dataclasses.replace(ARCHITECTURE, framepack=FramePack(segment_frames=3), dt
 
 
 def with_memory():
-    return dataclasses.replace(F1, semanticpack=SemanticPack(heads=2))
+    return dataclasses.replace(F1, memory=SemanticPack(heads=2))
 
 
 class PlainF1(nn.Module):

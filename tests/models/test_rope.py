@@ -17,7 +17,7 @@ GRID, AXES = (5, 6), (16, 56, 56)  # latents of 10 × 12
 @pytest.fixture(scope="module")
 def tables():
     """F1's (cos, sin) by stream, cut from the packed sequence [4x, 2x, clean 1x, noisy]."""
-    arch = Architecture(framepack=F1, semanticpack=None, encoders=None)
+    arch = Architecture(framepack=F1, memory=None, encoders=None)
     frames = jnp.zeros((1, 19, 10, 12, 16))
     history = History(reference=frames[:, :1], frames=frames, segments=jnp.int32(7), total=jnp.int32(0))
     sizes = {"4x": 16, "2x": 9, "1x": 60, "noisy": 270}

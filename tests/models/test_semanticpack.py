@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from mpjax.errors import InputError
-from mpjax.models.architecture import FramePack, SemanticPack
+from mpjax.models.architecture import FramePack
+from mpjax.models.memorize import Memorize
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.models.semanticpack import Memorize, Memory, Squeeze, memory_tokens
+from mpjax.models.semanticpack import SemanticPack, Squeeze
 from tests.models.numpy_network import attend, feed_forward, heads, linear, norm, patch_embed
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
@@ -97,12 +99,12 @@ def test_invalid_psi_tokens_reach_nothing():
 @pytest.mark.parametrize(("patch", "tokens"), [((1, 2, 2), 8), ((2, 4, 4), 1)])
 def test_psi_keeps_its_size_and_prompt_padding_stays_invalid(patch, tokens):
     """ψ_0 holds 1 image token and 4 of text; ψ_1 what Memorize emits; both are padded to the larger."""
-    arch = tiny_architecture(semanticpack=SemanticPack(patch=patch, depth=1, heads=2))
+    arch = tiny_architecture(memory=SemanticPack(patch=patch, depth=1, heads=2))
     denoiser = Denoiser(arch)
     reference, segment = jnp.ones((2, 1, 4, 4, 3)), jnp.ones((2, 2, 4, 4, 3))
     prompts = jnp.array([[5, 6, 7, 0, 0, 0, 0, 0], [5] * 8], jnp.int32)
     params = perturbed_params(denoiser, tiny_batch(denoiser.architecture))
-    assert memory_tokens(arch.semanticpack, arch.framepack, 4, 4) == tokens
+    assert arch.memory.tokens((2, 4, 4)) == tokens
     _, memory = denoiser.start(params, prompts, reference)
     size = max(5, tokens)
     assert memory.tokens.shape == (2, size, 16)
@@ -115,8 +117,8 @@ def test_psi_keeps_its_size_and_prompt_padding_stays_invalid(patch, tokens):
         assert memory.valid.tolist() == [[True] * tokens + [False] * (size - tokens)] * 2
 
 
-def test_without_semanticpack_psi_is_empty():
-    denoiser = Denoiser(tiny_architecture(semanticpack=None))
+def test_without_a_memory_psi_is_empty():
+    denoiser = Denoiser(tiny_architecture(memory=None))
     reference, segment = jnp.ones((1, 1, 4, 4, 3)), jnp.ones((1, 2, 4, 4, 3))
     prompts = jnp.ones((1, 8), jnp.int32)
     params = perturbed_params(denoiser, tiny_batch(denoiser.architecture))
@@ -130,7 +132,7 @@ def test_without_semanticpack_psi_is_empty():
 def test_windows_that_do_not_divide_a_segment_are_refused(frames, patch, window):
     pack, spec = FramePack(segment_frames=frames), SemanticPack(patch=(patch, 2, 2), heads=2, window=window)
     with pytest.raises(InputError, match="window"):
-        tiny_architecture(framepack=pack, semanticpack=spec)
+        tiny_architecture(framepack=pack, memory=spec)
     with pytest.raises(ValueError, match=f"windows of {window} frames"):
         Memorize(spec, WIDTH, MLP).init(jax.random.key(0), jnp.zeros((1, frames, 4, 4, 3)))
 
@@ -138,7 +140,7 @@ def test_windows_that_do_not_divide_a_segment_are_refused(frames, patch, window)
 def test_a_padded_last_window_is_allowed():
     """9 frames in patches of 2 are 5 patches, the last one padded: 5 windows of 2 frames."""
     spec = SemanticPack(patch=(2, 2, 2), heads=2, window=2, depth=1)
-    tiny_architecture(framepack=FramePack(segment_frames=9), semanticpack=spec)
+    tiny_architecture(framepack=FramePack(segment_frames=9), memory=spec)
     module, x = Memorize(spec, WIDTH, MLP), RNG.normal(size=(1, 9, 2, 2, 3))
     params = {"params": f32(random_params(module, f32(x)))}
     changed = x.copy()
@@ -149,6 +151,6 @@ def test_a_padded_last_window_is_allowed():
 
 def test_full_size_memory_has_the_paper_s_token_counts():
     """(2, 4, 4) makes 1.9k tokens of a 480p segment and (1, 4, 4) makes 3.5k, above ψ_0's 1.2k."""
-    pack = FramePack()
-    assert memory_tokens(SemanticPack(patch=(2, 4, 4)), pack, 60, 104) == 5 * 15 * 26 == 1950
-    assert memory_tokens(SemanticPack(patch=(1, 4, 4)), pack, 60, 104) == 9 * 15 * 26 == 3510
+    segment = (FramePack().segment_frames, 60, 104)
+    assert SemanticPack(patch=(2, 4, 4)).tokens(segment) == 5 * 15 * 26 == 1950
+    assert SemanticPack(patch=(1, 4, 4)).tokens(segment) == 9 * 15 * 26 == 3510

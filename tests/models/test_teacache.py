@@ -9,8 +9,8 @@ import pytest
 
 from mpjax.errors import InputError
 from mpjax.models.framepack import empty_history
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.models.semanticpack import Memory
 from mpjax.models.teacache import CachedDenoiser, TeaCache
 from tests.fixtures import seeded
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
@@ -21,7 +21,7 @@ STEPS = 8
 @pytest.fixture(scope="module")
 def setting():
     """Denoiser, parameters, condition and so on of two videos; noisy latents and t of eight steps, ever closer."""
-    denoiser = Denoiser(tiny_architecture(semanticpack=None, guidance_embeds=True), guidance=3.0)
+    denoiser = Denoiser(tiny_architecture(memory=None, guidance_embeds=True), guidance=3.0)
     batch = tiny_batch(denoiser.architecture)
     params = perturbed_params(denoiser, batch)
     condition = denoiser.condition(params, batch.first_prompts, batch.reference)

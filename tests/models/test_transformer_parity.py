@@ -18,9 +18,9 @@ from mpjax.models import layers
 from mpjax.models.architecture import Architecture, FramePack
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.mmdit import DualBlock, SingleBlock
-from mpjax.models.semanticpack import Memory
 from tests.fixtures import seeded
 from tests.fixtures.transformer_cases import INVERTED, MEDIUM_CASE, ONE, RAGGED
 from tests.interop.trees import to_tensors, to_tree
@@ -52,7 +52,7 @@ def architecture(case):
         image_width=size.image,
         rope_axes=size.rope,
         framepack=FramePack(segment_frames=case.frames, rope_layout=case.layout),
-        semanticpack=None,
+        memory=None,
         encoders=None,
         dtype="float32",
         remat="none",

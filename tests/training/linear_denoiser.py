@@ -9,7 +9,7 @@ import numpy as np
 from mpjax.data.batch import Batch
 from mpjax.models.architecture import FramePack
 from mpjax.models.framepack import empty_history
-from mpjax.models.semanticpack import Memory
+from mpjax.models.memory import Memory
 from tests.tiny import tiny_architecture
 
 PACK = FramePack(segment_frames=2, history_frames=(1, 0, 0))
@@ -26,7 +26,7 @@ class LinearDenoiser:
 
     calls: list | None = dataclasses.field(default=None, hash=False, compare=False)
 
-    architecture = tiny_architecture(framepack=PACK, semanticpack=None)
+    architecture = tiny_architecture(framepack=PACK, memory=None)
 
     def start(self, params, prompts, reference, total=0):
         return empty_history(reference, PACK, total), self.init_memory(params, prompts, reference)

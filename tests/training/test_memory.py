@@ -7,8 +7,9 @@ import pytest
 from mpjax.data.batch import Batch
 from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Direct
-from mpjax.models.architecture import Encoders, FramePack, SemanticPack
+from mpjax.models.architecture import Encoders, FramePack
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.semanticpack import SemanticPack
 from mpjax.parallel.mesh import MeshShape
 from mpjax.training.curriculum import Stage
 from mpjax.training.gradients import Objective, chain_loss
@@ -27,7 +28,7 @@ def network(remat):
         single_blocks=2,
         rope_axes=(16, 24, 24),
         framepack=FramePack(segment_frames=F, history_frames=(1, 2, 4)),
-        semanticpack=SemanticPack(patch=(2, 4, 4), depth=1, heads=4),
+        memory=SemanticPack(patch=(2, 4, 4), depth=1, heads=4),
         encoders=Encoders(prompt_bytes=16, width=32, depth=1, heads=2),
         remat=remat,
     )

@@ -20,7 +20,7 @@ from tests.interop.checkpoints import F32
 from tests.training.runs import ROOT
 
 WIDE = Architecture(
-    heads=8, dual_blocks=10, text_width=256, pooled_width=64, image_width=64, semanticpack=None, encoders=None
+    heads=8, dual_blocks=10, text_width=256, pooled_width=64, image_width=64, memory=None, encoders=None
 )
 
 
