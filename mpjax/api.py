@@ -25,21 +25,31 @@ from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import GenerationState
+from mpjax.parallel.mesh import ONE_DEVICE, MeshShape
 from mpjax.weights import TrainedRun, load_run
 
 
-def load(run: str | Path, sampling: SamplingRequest | None = None, encoders: str | Path | None = None) -> "Model":
+def load(
+    run: str | Path,
+    sampling: SamplingRequest | None = None,
+    encoders: str | Path | None = None,
+    mesh: MeshShape = ONE_DEVICE,
+) -> "Model":
     """The newest EMA weights of a run folder that `python -m mpjax train` or `convert` wrote.
 
     Args:
         run: the folder.
         sampling: changes to how it draws, for example `mpjax.SamplingRequest(sampler="unipc", steps=10)`.
         encoders: folder of LLaMA, CLIP and SigLIP, for a network without encoders of its own.
+        mesh: devices that share the weights, for example `mpjax.MeshShape(fsdp=4)`; the default is one.
 
     Raises:
-        InputError: no run folder, one without a finished checkpoint, or a change that does not suit it.
+        InputError: no run folder, one without a finished checkpoint, a change that does not suit it, or a mesh of other
+            devices than there are.
     """
-    return Model(load_run(Path(run)), sampling or SamplingRequest(), None if encoders is None else Path(encoders))
+    return Model(
+        load_run(Path(run), mesh=mesh), sampling or SamplingRequest(), None if encoders is None else Path(encoders)
+    )
 
 
 class Model:

@@ -6,12 +6,11 @@
 import dataclasses
 import hashlib
 import json
-import logging
 from pathlib import Path
 
+import flax.linen as nn
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
 from mpjax import codecs, config
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
@@ -20,11 +19,12 @@ from mpjax.errors import InputError
 from mpjax.experiment import Experiment
 from mpjax.interop.checkpoint_files import Checkpoint
 from mpjax.interop.orbax_arrays import read_step
-from mpjax.interop.transformer_names import transformer_entries
+from mpjax.interop.stored_array import place_tree
+from mpjax.interop.transformer_names import boxed_shapes, transformer_entries
 from mpjax.interop.transformer_tensors import architecture_of, check_tensors, stored_arrays
 from mpjax.models.architecture import Architecture
-
-logging.getLogger("absl").setLevel(logging.ERROR)
+from mpjax.parallel.mesh import ONE_DEVICE, MeshShape
+from mpjax.parallel.rules import tree_shardings
 
 # A step without this file is what a crash left.
 COMPLETE = "_CHECKPOINT_METADATA"
@@ -82,7 +82,7 @@ class TrainedRun:
 
     Attributes:
         run: its description.
-        params: EMA weights, host arrays.
+        params: EMA weights on the devices of a mesh, of the dtype they are stored in.
         step: updates that made them.
     """
 
@@ -91,15 +91,37 @@ class TrainedRun:
     step: int
 
 
-def load_run(folder: Path, step: int | None = None) -> TrainedRun:
-    """Reads description and EMA weights of a checkpoint (default: the newest).
+def load_run(folder: Path, step: int | None = None, mesh: MeshShape = ONE_DEVICE) -> TrainedRun:
+    """Reads description and EMA weights of a checkpoint.
+
+    The weights go from the files straight into the devices, an array at a time, and each device reads its own part.
+
+    Args:
+        folder: the run folder.
+        step: of the checkpoint (default: the newest).
+        mesh: devices that share the weights; it need not be that of the training (default: one device).
 
     Raises:
-        InputError: no run folder, or one without a finished checkpoint.
+        InputError: no run folder, one without a finished checkpoint, weights that are not those of its network, or a
+            mesh of other devices than there are.
     """
     run = read_run(folder)
-    params, step = load_ema(folder, step)
-    return TrainedRun(run=run, params=params, step=step)
+    step = latest_step(folder) if step is None else step
+    return TrainedRun(run=run, params=_placed(folder, step, run.model, mesh.build()), step=step)
+
+
+def _placed(folder: Path, step: int, architecture: Architecture, mesh: Mesh) -> dict:
+    """The weights of a checkpoint under the shardings of `parallel.rules`."""
+    stored = read_step(folder / "checkpoints" / str(step))
+    boxed = boxed_shapes(architecture)
+    wanted = jax.tree.map(lambda leaf: leaf.shape, nn.unbox(boxed))
+    if jax.tree.map(lambda array: array.shape, stored) != wanted:
+        raise InputError(f"{folder}: the weights of update {step} are not those of its network: copy the folder again")
+    if mesh.size == 1:  # bound to no device, like any other array that generation makes
+        return jax.tree.map(lambda array: jax.block_until_ready(jax.device_put(array.all())), stored)
+    shardings = tree_shardings(boxed, mesh)
+    like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), stored, shardings)
+    return place_tree(stored, like)
 
 
 def read_run(folder: Path) -> Run:
@@ -173,19 +195,3 @@ def latest_step(run: Path) -> int:
     if not steps:
         raise InputError(f"{folder} holds no finished checkpoint: let `train` run until it saves one")
     return max(steps)
-
-
-def load_ema(run: Path, step: int | None = None) -> tuple[dict, int]:
-    """The EMA weights of a checkpoint (default: the newest) and its step.
-
-    They come as host arrays, so that it does not matter on what devices they were trained.
-
-    Raises:
-        InputError: the folder holds no finished checkpoint.
-    """
-    step = latest_step(run) if step is None else step
-    folder = (run / "checkpoints" / str(step) / "ema").absolute()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(folder).item_metadata.tree
-        host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return checkpointer.restore(folder, ocp.args.PyTreeRestore(restore_args=host)), step

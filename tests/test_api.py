@@ -40,7 +40,7 @@ def test_the_example_runs_and_its_comments_are_true(example):
     for name, shape in zip(("frames", "shown"), shapes, strict=True):
         assert example[name].dtype == np.uint8 and str(list(example[name].shape)) == shape
     assert int(example["state"].segment) == 3
-    assert all(getattr(mpjax, name) is getattr(api, name) for name in ("load", "Model", "SamplingRequest"))
+    assert all(getattr(mpjax, name) is getattr(api, name) for name in mpjax.__all__)
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = mpjax.other
 

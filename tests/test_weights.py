@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpjax.errors import InputError
-from mpjax.weights import latest_step, load_ema, load_run, read_run
+from mpjax.weights import latest_step, load_run, read_run
 from tests.generation.runs import add_checkpoint, recallworld_experiment, write_run
 
 
@@ -30,8 +30,8 @@ def test_the_newest_weights_come_back_exactly_and_the_folder_stays_as_it_is(run)
     assert loaded.step == 11
     assert jax.tree.structure(loaded.params) == jax.tree.structure(newest)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, newest)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(loaded.params))
-    older, step = load_ema(folder, 2)
+    assert {tuple(leaf.devices()) for leaf in jax.tree.leaves(loaded.params)} == {(jax.devices()[0],)}
+    older, step = load_run(folder, 2).params, load_run(folder, 2).step
     assert step == 2
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(older), jax.tree.leaves(newest), strict=True))
     assert listing(folder) == before
@@ -42,7 +42,7 @@ def test_a_checkpoint_that_a_crash_cut_short_is_none(run, tmp_path):
     (folder / "checkpoints" / "12").mkdir()
     (folder / "checkpoints" / "13.orbax-checkpoint-tmp-0").mkdir()
     before = listing(folder)
-    assert latest_step(folder) == 11 and load_ema(folder)[1] == 11
+    assert latest_step(folder) == 11 and load_run(folder).step == 11
     assert listing(folder) == before
 
 
@@ -59,10 +59,21 @@ def test_what_is_no_run_is_refused(run, tmp_path):
         latest_step(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match="no finished checkpoint"):
-        load_ema(tmp_path)
+        latest_step(tmp_path)
     stored = json.loads((run[0] / "run.json").read_text())
     for text in ("{", "[]", json.dumps({k: v for k, v in stored.items() if k != "codec"})):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(InputError, match="damaged"):
             read_run(tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_weights_of_another_network_are_refused(run, tmp_path):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    described = json.loads((folder / "run.json").read_text())
+    for field, value in (("pooled_width", 16), ("guidance_embeds", True)):
+        model = described["experiment"]["model"] | {field: value}
+        changed = described | {"experiment": described["experiment"] | {"model": model}}
+        (folder / "run.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match="the weights of update 11 are not those of its network"):
+            load_run(folder)

@@ -35,7 +35,7 @@ class Rollout:
         classifier_free: ClassifierFree = UNGUIDED,
         cache: TeaCache | None = None,
     ):
-        """`params` may be host arrays; they are moved to the default device once.
+        """`params` stay on the devices they are on; host arrays are moved to the default device once.
 
         `cache` leaves blocks out where little changes.
         """

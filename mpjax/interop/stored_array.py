@@ -62,5 +62,5 @@ def place(array: StoredArray, like: Any) -> jax.Array:
 
 
 def place_tree(arrays: Any, like: Any) -> Any:
-    """`place` for trees of one structure, an array after the other."""
-    return jax.tree.map(place, arrays, like)
+    """`place` for trees of one structure, an array after the other: the host holds parts of one at a time."""
+    return jax.tree.map(lambda array, leaf: jax.block_until_ready(place(array, leaf)), arrays, like)

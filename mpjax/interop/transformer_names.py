@@ -70,6 +70,11 @@ _OWN = ("memorize", "squeeze", "prompt_encoder", "frame_encoder")
 
 def parameter_shapes(architecture: Architecture) -> dict[str, Any]:
     """The parameter tree of an architecture as `jax.ShapeDtypeStruct`; nothing is allocated."""
+    return nn.unbox(boxed_shapes(architecture))
+
+
+def boxed_shapes(architecture: Architecture) -> dict[str, Any]:
+    """The same, boxed with logical axis names."""
     arch = architecture
     size = (4 * arch.patch, 4 * arch.patch, arch.channels)
 
@@ -88,8 +93,7 @@ def parameter_shapes(architecture: Architecture) -> dict[str, Any]:
         segment = jnp.zeros((1, arch.framepack.segment_frames, *size))
         return Denoiser(arch).init(key, prompts, jnp.zeros((1, 1, *size)), segment)
 
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    return nn.unbox(shapes)
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 @functools.cache

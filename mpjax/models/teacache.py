@@ -48,14 +48,12 @@ class CacheState(flax.struct.PyTreeNode):
 
     Attributes:
         step: network calls so far, int32 scalar.
-        runs: of these, how many ran the blocks, int32 scalar.
-        change: acc, float32 scalar.
+        change: acc, float32 scalar; 0 after a call that ran the blocks.
         signal: u of the step before, `[b, n, d]`.
         residual: what the blocks added when they last ran, `[b, n, d]`.
     """
 
     step: jax.Array
-    runs: jax.Array
     change: jax.Array
     signal: jax.Array
     residual: jax.Array
@@ -74,7 +72,7 @@ class CachedDenoiser:
         tokens = jax.eval_shape(self._denoiser.embed, params, x_t, t, history, condition, memory).latents
         zero = jnp.zeros((), jnp.int32)
         signal, residual = jnp.zeros(tokens.shape, tokens.dtype), jnp.zeros(tokens.shape, self._block_dtype)
-        return CacheState(step=zero, runs=zero, change=jnp.zeros(()), signal=signal, residual=residual)
+        return CacheState(step=zero, change=jnp.zeros(()), signal=signal, residual=residual)
 
     def velocity(
         self,
@@ -105,7 +103,6 @@ class CachedDenoiser:
         velocity = self._denoiser.project(params, tokens, inputs, x_t)
         after = CacheState(
             step=state.step + 1,
-            runs=state.runs + run,
             change=jnp.where(run, 0.0, change),
             signal=signal,
             residual=residual,

@@ -40,7 +40,7 @@ class MeshShape:
         devices = jax.devices() if devices is None else devices
         rest = self.fsdp * self.tensor
         shape = (self.data or max(len(devices) // rest, 1), self.fsdp, self.tensor)
-        if self == MeshShape():
+        if self == ONE_DEVICE:
             devices = devices[:1]  # the default is one device, whatever the machine has
         if math.prod(shape) != len(devices):
             sizes = " × ".join(f"{name} {size}" for name, size in zip(AXES, shape, strict=True))
@@ -48,3 +48,6 @@ class MeshShape:
                 f"mesh ({sizes}) needs {math.prod(shape)} devices, but there are {len(devices)}: change mesh"
             )
         return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+ONE_DEVICE = MeshShape()

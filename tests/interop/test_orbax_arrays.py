@@ -6,9 +6,10 @@ import pytest
 from mpjax.interop import orbax_arrays
 from mpjax.interop.orbax_arrays import read_step, write_step
 from mpjax.interop.stored_array import StoredArray, place, place_tree
-from mpjax.weights import latest_step, load_ema
+from mpjax.weights import latest_step
 from tests.fixtures import seeded
 from tests.interop.checkpoints import BF16
+from tests.interop.trees import read_by_orbax
 
 ARRAYS = {
     "stack": {"kernel": seeded.normal("stack", (3, 8, 10)).astype(BF16), "bias": seeded.normal("bias", (3, 10))},
@@ -38,7 +39,7 @@ def write(folder):
 def test_it_is_a_checkpoint_like_any_other(tmp_path):
     write(tmp_path)
     assert latest_step(tmp_path) == 0
-    loaded, _ = load_ema(tmp_path)
+    loaded = read_by_orbax(tmp_path / "checkpoints" / "0")
     jax.tree.map(np.testing.assert_array_equal, loaded, ARRAYS)
     assert jax.tree.map(lambda x: x.dtype, loaded) == jax.tree.map(lambda x: x.dtype, ARRAYS)
 
@@ -49,7 +50,7 @@ def test_a_layer_is_the_most_that_is_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(orbax_arrays, "CHUNK_BYTES", 100)
     pieces = write(tmp_path / "b")
     assert max(pieces) <= 100 and sum(pieces) == sum(x.nbytes for x in jax.tree.leaves(ARRAYS))
-    jax.tree.map(np.testing.assert_array_equal, load_ema(tmp_path / "b")[0], ARRAYS)
+    jax.tree.map(np.testing.assert_array_equal, read_by_orbax(tmp_path / "b" / "checkpoints" / "0"), ARRAYS)
 
 
 def test_it_is_read_in_pieces(tmp_path):

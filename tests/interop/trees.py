@@ -1,6 +1,17 @@
-"""Parameter trees from the tensors of a checkpoint and back, all in memory: for tests, whose networks are small."""
+"""Parameter trees of checkpoints, all in memory: for tests, whose networks are small."""
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
+
+
+def read_by_orbax(step):
+    """The weights of a checkpoint step, `checkpoints/N`, as host arrays, read by Orbax alone."""
+    folder = (step / "ema").absolute()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return checkpointer.restore(folder, ocp.args.PyTreeRestore(restore_args=host))
 
 
 def to_tree(entries, tensors):

@@ -41,9 +41,8 @@ def run(setting, threshold, denoiser=None):
     found = []
     for x, t in steps:
         v, state = velocity(params, x, jnp.full((2,), t), history, condition, memory, state)
-        found.append((np.asarray(v), int(state.runs)))
-    ran = np.diff([0, *(runs for _, runs in found)]).astype(bool)
-    return [v for v, _ in found], ran.tolist()
+        found.append((np.asarray(v), bool(state.change == 0)))
+    return [v for v, _ in found], [ran for _, ran in found]
 
 
 def inputs_of(setting, step):

@@ -1,6 +1,6 @@
 """Run as a script: one conversion in a process of its own; prints by how much its anonymous memory rose after imports.
 
-python tests/interop/convert/measured.py import|export|place SOURCE TARGET
+python tests/interop/convert/measured.py import|export|place|load SOURCE TARGET
 """
 
 import json
@@ -14,7 +14,7 @@ import jax
 from mpjax.interop.convert.exporting import export_run
 from mpjax.interop.convert.importing import import_checkpoint
 from mpjax.interop.stored_array import place_tree
-from mpjax.weights import stored_weights
+from mpjax.weights import load_run, stored_weights
 
 
 def anonymous():
@@ -32,7 +32,13 @@ def place(source, target):
     jax.block_until_ready(place_tree(arrays, like))
 
 
-WORK = {"import": import_checkpoint, "export": export_run, "place": place}
+def load(source, target):
+    """Reads a run folder as `generate` does."""
+    del target
+    jax.block_until_ready(load_run(source).params)
+
+
+WORK = {"import": import_checkpoint, "export": export_run, "place": place, "load": load}
 
 
 def main(name, source, target):

@@ -1,22 +1,29 @@
-"""Run as a script on 4 CPU devices: reads a PyTorch checkpoint and a run folder into a mesh; prints what was seen."""
+"""Run as a script on 4 CPU devices: reads a PyTorch checkpoint and a run folder into a mesh, generates there, and
+prints what was seen."""
 
 import dataclasses
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpjax import weights
+from mpjax.generation.rollout import Rollout
 from mpjax.interop.stored_array import place_tree
 from mpjax.models.encoders import Condition
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import tree_shardings
 from mpjax.weights import stored_weights
+from tests.fixtures import seeded
 from tests.interop.checkpoints import ARCHITECTURE
+
+MESH = MeshShape(fsdp=4)
 
 
 def targets():
@@ -29,7 +36,7 @@ def targets():
     )
     frames = jnp.zeros((1, 9, 8, 8, 16))
     boxed = jax.eval_shape(Denoiser(ARCHITECTURE).init, jax.random.key(0), condition, frames[:, :1], frames)
-    shardings = tree_shardings(boxed, MeshShape(fsdp=4).build())
+    shardings = tree_shardings(boxed, MESH.build())
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), nn.unbox(boxed), shardings)
 
 
@@ -44,23 +51,46 @@ def watched(array, shares):
     return dataclasses.replace(array, read=read)
 
 
+def placed_from(path, like, shares):
+    """The weights of a path on the mesh, noting the shares that are read of each array that is sharded."""
+
+    def watch(stored):
+        return jax.tree.map(lambda a, leaf: watched(a, shares) if sharded(leaf) else a, stored, like)
+
+    if not (path / "run.json").is_file():
+        return place_tree(watch(stored_weights(path)[0]), like)
+    read = weights.read_step
+    with mock.patch.object(weights, "read_step", lambda folder: watch(read(folder))):
+        return weights.load_run(path, mesh=MESH).params
+
+
+def first_segment(folder, mesh):
+    """Latents that the weights of a run folder generate on a mesh."""
+    rollout = Rollout.of(weights.load_run(folder, mesh=mesh))
+    prompt = Condition(
+        text=seeded.normal("text", (5, 24)),
+        text_mask=np.arange(5) < 3,
+        pooled=seeded.normal("pooled", (20,)),
+        image=seeded.normal("image", (3, 28)),
+    )
+    _, state = rollout.start(prompt, seeded.normal("reference", (1, 4, 6, 16)), seed=0)
+    _, state = rollout.generate(state, prompt)
+    return np.asarray(state.video.history.frames[:, -9:])
+
+
 def main(paths):
-    """A row a path."""
+    """A row a path; then how far segments differ that the run folder generates on the mesh and on one device."""
     rows = []
     like = targets()
     leaves = jax.tree.leaves(like)
-    for path in paths:
-        stored, _ = stored_weights(Path(path))
+    for path in map(Path, paths):
         shares: list[float] = []
-        seen = [
-            watched(a, shares) if sharded(leaf) else a for a, leaf in zip(jax.tree.leaves(stored), leaves, strict=True)
-        ]
-        placed = jax.tree.leaves(place_tree(jax.tree.unflatten(jax.tree.structure(stored), seen), like))
-        share = max(shares)
-        equal = [bool((np.asarray(a) == b.all()).all()) for a, b in zip(placed, seen, strict=True)]
+        placed, stored = (jax.tree.leaves(t) for t in (placed_from(path, like, shares), stored_weights(path)[0]))
+        equal = [bool((np.asarray(a) == b.all()).all()) for a, b in zip(placed, stored, strict=True)]
         where = [a.sharding == leaf.sharding for a, leaf in zip(placed, leaves, strict=True)]
-        rows.append({"equal": all(equal + where), "sharded": sum(map(sharded, leaves)), "largest_share": share})
-    return rows
+        rows.append({"equal": all(equal + where), "sharded": sum(map(sharded, leaves)), "largest_share": max(shares)})
+    one, four = (first_segment(Path(paths[-1]), mesh) for mesh in (MeshShape(), MESH))
+    return [*rows, {"difference": float(np.abs(one - four).max()), "deviation": float(one.std())}]
 
 
 def sharded(leaf):

@@ -60,6 +60,7 @@ def test_a_conversion_holds_little_in_memory(tmp_path):
 
     assert within(limit, "import", tmp_path / "in", tmp_path / "run")
     assert within(limit, "export", tmp_path / "run", tmp_path / "out")
+    assert within(total + limit, "load", tmp_path / "run")  # the device holds the weights themselves
     names = [path.name for path in (tmp_path / "in").iterdir()]
     assert len(names) > 4 and filecmp.cmpfiles(tmp_path / "in", tmp_path / "out", names, shallow=False)[0] == names
     shutil.rmtree(tmp_path / "out")
