@@ -10,7 +10,7 @@ from pathlib import Path
 from mpjax.conditioning.buckets import nearest_bucket
 from mpjax.data.video import picture_size
 from mpjax.errors import InputError
-from mpjax.generation.request import Request, make_plan
+from mpjax.generation.request import Plan, Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.stream import is_finished, write_video
@@ -18,6 +18,9 @@ from mpjax.stopping import stop_request
 from mpjax.weights import Run, latest_step, load_run, read_run
 
 Say = Callable[[str], None]
+
+# With embeddings, a plan takes some 10 MB a prompt. Those of further videos are checked first and made again later.
+KEPT_PLANS = 16
 
 
 def generate(args: argparse.Namespace, say: Say = print) -> None:
@@ -59,9 +62,12 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     _check_out(args.out, many)
     run, step = with_size(read_run(args.weights), args.size, args.image), latest_step(args.weights)
 
-    # Plans are made twice rather than kept: a thousand of them need not fit into memory.
+    plans: dict[Path, Plan] = {}
     for request, out in zip(requests, outs, strict=True):
-        is_finished(make_plan(run, step, request), out)
+        plan = make_plan(run, step, request)
+        is_finished(plan, out)
+        if len(plans) < KEPT_PLANS:
+            plans[out] = plan
 
     @functools.cache
     def load() -> Rollout:
@@ -72,7 +78,8 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
             if stopping.is_set():
                 break
             timing = out.with_name(out.name + ".timing.json") if args.timing else None
-            write_video(run, load, make_plan(run, step, request), out, stopping=stopping, say=say, timing=timing)
+            plan = plans.pop(out) if out in plans else make_plan(run, step, request)
+            write_video(run, load, plan, out, stopping=stopping, say=say, timing=timing)
 
 
 def with_size(run: Run, size: str | tuple[int, int] | None, image: Path | None) -> Run:

@@ -13,7 +13,7 @@ from mpjax.data.video import read_frames
 from mpjax.diffusion.guidance import ClassifierFree
 from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
-from mpjax.generation import stream
+from mpjax.generation import command, stream
 from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingPlan
@@ -238,13 +238,13 @@ def test_a_codec_that_joins_frames(clips, tmp_path):
 def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Rollout, "of", lambda trained, sampling: rollout)  # compiled already
     (tmp_path / "prompts.txt").write_text('a toy enters\n["one", "two"]\n')
-    command = ["generate", "--weights", str(world_run), "--seconds", "2", "--least", "16"]
-    many = [*command, "--out", str(tmp_path / "out"), "--prompts", str(tmp_path / "prompts.txt"), "--seed", "5"]
+    verb = ["generate", "--weights", str(world_run), "--seconds", "2", "--least", "16"]
+    many = [*verb, "--out", str(tmp_path / "out"), "--prompts", str(tmp_path / "prompts.txt"), "--seed", "5"]
     assert main(many) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"000{i}.mp4{end}" for i in "01" for end in ("", ".json")
     }
-    single = [*command, "--out", str(tmp_path / "b.mp4"), "--prompt", "one", "--prompt", "two", "--seed", "6"]
+    single = [*verb, "--out", str(tmp_path / "b.mp4"), "--prompt", "one", "--prompt", "two", "--seed", "6"]
     assert main([*single, "--timing"]) == 0
     timing = json.loads((tmp_path / "b.mp4.timing.json").read_text())
     assert len(timing["seconds_per_segment"]) == len(timing["rss_mb"]) == 2
@@ -252,6 +252,20 @@ def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, mon
     capsys.readouterr()
     assert main(many) == 0
     assert capsys.readouterr().out.count("finished already") == 2
+
+
+@pytest.mark.parametrize("kept, made", [(16, [0, 1, 2]), (1, [0, 1, 2, 1, 2]), (0, [0, 1, 2, 0, 1, 2])])
+def test_a_plan_is_kept_from_the_check_to_the_video(world_run, tmp_path, monkeypatch, kept, made):
+    """Of as many videos as `KEPT_PLANS`; the others are made again."""
+    seen, written = [], []
+    monkeypatch.setattr(command, "KEPT_PLANS", kept)
+    monkeypatch.setattr(command, "make_plan", lambda *rest: seen.append(rest[-1].seed) or make_plan(*rest))
+    monkeypatch.setattr(command, "write_video", lambda run, load, plan, out, **rest: written.append((plan.seed, out)))
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    flags = ["--out", str(tmp_path / "out"), "--prompts", str(tmp_path / "prompts.txt")]
+    assert main(["generate", "--weights", str(world_run), *flags]) == 0
+    assert seen == made
+    assert written == [(n, tmp_path / "out" / f"000{n}.mp4") for n in range(3)]
 
 
 def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollout, tmp_path, capsys, monkeypatch):
