@@ -197,7 +197,7 @@ class Experiment:
             raise InputError(
                 "model.framepack.rope_layout is 'framepack_f0', which only generates: train with 'framepack_f1'"
             )
-        patch, size = self.model.patch, self._latent_size()
+        patch, size = self.model.patch, self.latent_size
         if size[0] % patch or size[1] % patch:
             raise InputError(f"model.patch is {patch}: it must divide the latents' {size[0]} × {size[1]}")
         if isinstance(self.data, RecallWorldData):
@@ -224,7 +224,9 @@ class Experiment:
                 f"model.channels is {self.model.channels}, but data.channels is {self.data.channels}: make them equal"
             )
 
-    def _latent_size(self) -> tuple[int, int]:
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of the latents."""
         data = self.data
         if isinstance(data, RecallWorldData):
             return data.world.frame_size, data.world.frame_size

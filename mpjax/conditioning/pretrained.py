@@ -32,6 +32,7 @@ TEMPLATE_TOKENS = 95  # of them at the beginning, which are dropped
 PROMPT_TOKENS = 256  # kept of LLaMA at most
 TEXT_TOKENS = 512  # length that the network reads; the rest is padding
 CLIP_TOKENS = 77
+IMAGE_TOKENS = 729  # of SigLIP: 384 pixels in patches of 14, 27 × 27
 LLAMA_LAYER = -3  # of the hidden states, without the final norm
 
 # Of a weight file as much as this is hashed, every so many bytes: 16 GB in a second.
@@ -86,7 +87,7 @@ class PretrainedEncoders:
         return padded(self._cache.get(content_key("prompt", self.identity, prompt), lambda: self._embed(prompt)))
 
     def image(self, picture: np.ndarray) -> np.ndarray:
-        """Embeds a first frame, uint8 `[H, W, 3]` as the video shows it: float32 `[n, di]`, 729 tokens of SigLIP."""
+        """Embeds a first frame, uint8 `[H, W, 3]` as the video shows it: float32 `[729, di]`, SigLIP's."""
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
             raise InputError(f"image is {picture.dtype} {list(picture.shape)}: give uint8 [height, width, 3]")
         key = content_key("image", self.identity, picture)

@@ -101,7 +101,8 @@ class Architecture:
         text_width, pooled_width, image_width: widths of the prompt tokens, the pooled prompt and the image tokens.
         framepack, encoders: see there.
         memory: the long-term memory, see there; None is plain FramePack.
-        dtype: compute dtype, `float32` or `bfloat16`; parameters are float32.
+        dtype: compute dtype, `float32` or `bfloat16`. Parameters are made in float32; those that are stored in bfloat16
+            are used as they are, each cast where it is read.
         remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products).
     """
 

@@ -1,8 +1,8 @@
 """Floating-point operations of one network evaluation, counted from the shapes it runs on.
 
 A matrix product of [m, k] and [k, n] is 2 m k n operations; n tokens that attend to all n are 4 n² d (scores, then
-values). Nothing else is counted: at full width norms, activations and RoPE are far below a hundredth. Masked tokens count,
-since they are computed. XLA's own count is no substitute: it counts a scanned block once.
+values). Nothing else is counted: at full width norms, activations and RoPE are far below a hundredth. Masked tokens
+count, since they are computed. XLA's own count is no substitute: it counts a scanned block once.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import dataclasses
 from mpjax.models.architecture import Architecture
 from mpjax.models.framepack import RATES
 from mpjax.models.layers import SINUSOID_FREQUENCIES, token_grid
-from mpjax.models.semanticpack import memory_tokens
 
 SINUSOID_WIDTH = 2 * len(SINUSOID_FREQUENCIES)
 
@@ -42,8 +41,10 @@ class Tokens:
         return self.image + self.text + self.memory
 
 
-def token_counts(architecture: Architecture, latent_size: tuple[int, int], *, text: int, image: int) -> Tokens:
-    """The tokens for latents of (height, width), with so many of the prompt and of the reference image."""
+def token_counts(
+    architecture: Architecture, latent_size: tuple[int, int], *, text: int, image: int, memory: int
+) -> Tokens:
+    """The tokens for latents of (height, width), with so many of the prompt, of the reference image and of ψ."""
     arch, pack = architecture, architecture.framepack
     near, *far = pack.history_frames
 
@@ -52,9 +53,6 @@ def token_counts(architecture: Architecture, latent_size: tuple[int, int], *, te
         return t * h * w
 
     one, two, four = (count(frames, rate) for frames, rate in zip((1 + near, *far), RATES, strict=True))
-    memory = 0
-    if arch.semanticpack:
-        memory = max(image + text, memory_tokens(arch.semanticpack, pack, *latent_size))
     return Tokens(noisy=count(pack.segment_frames, 1), history=(one, two, four), image=image, text=text, memory=memory)
 
 

@@ -7,26 +7,23 @@ import jax.numpy as jnp
 import pytest
 
 from mpjax.interop.transformer_names import parameter_shapes
-from mpjax.models.architecture import Architecture, FramePack, SemanticPack
+from mpjax.models.architecture import Architecture, FramePack
 from mpjax.models.encoders import Condition
 from mpjax.models.flops import Tokens, token_counts, velocity_flops
 from mpjax.models.framepack import empty_history
+from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.models.semanticpack import Memory
 from tests.tiny import tiny_architecture
 
 
 def test_tokens_of_framepack_f1_at_480_by_832():
     """A frame of 60 × 104 latents is 30 × 52 tokens, 15 × 26 at 2x, and 8 × 13 at 4x (the edge padded)."""
     arch = Architecture(encoders=None)
-    tokens = token_counts(arch, (60, 104), text=512, image=729)
+    tokens = token_counts(arch, (60, 104), text=512, image=729, memory=1950)
     assert tokens.noisy == 9 * 1560
     assert tokens.history == (2 * 1560, 390, 4 * 104)
     assert tokens.latents == 17_966
-    assert tokens.memory == 5 * 15 * 26  # SemanticPack's, which are more than the 1241 of image and prompt
-    assert token_counts(arch, (8, 8), text=512, image=729).memory == 1241
-    plain = Architecture(encoders=None, semanticpack=None)
-    assert token_counts(plain, (60, 104), text=512, image=729).context == 1241
+    assert tokens.context == 3191
 
 
 def test_a_network_small_enough_for_paper():
@@ -45,7 +42,7 @@ def test_a_network_small_enough_for_paper():
         text_width=3,
         pooled_width=5,
         image_width=6,
-        semanticpack=None,
+        memory=None,
         encoders=None,
     )
     tokens = Tokens(noisy=7, history=(2, 1, 1), image=3, text=2, memory=0)  # 11 + 5 = 16 in the blocks
@@ -82,11 +79,11 @@ def is_jaxpr(leaf):
     return hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
 
 
-@pytest.mark.parametrize("memory", [None, SemanticPack(patch=(1, 2, 2), depth=1, heads=2)])
+@pytest.mark.parametrize("memory", [0, 11])
 @pytest.mark.parametrize("guided", [False, True])
 def test_it_is_what_the_network_multiplies(memory, guided):
     arch = tiny_architecture(
-        semanticpack=memory,
+        memory=None,
         encoders=None,
         guidance_embeds=guided,
         dual_blocks=3,
@@ -95,7 +92,7 @@ def test_it_is_what_the_network_multiplies(memory, guided):
         framepack=FramePack(segment_frames=3, history_frames=(1, 2, 4)),
     )
     batch, size, text, image = 2, (6, 10), 5, 7
-    tokens = token_counts(arch, size, text=text, image=image)
+    tokens = token_counts(arch, size, text=text, image=image, memory=memory)
     reference = jnp.zeros((batch, 1, *size, arch.channels))
     condition = Condition(
         text=jnp.zeros((batch, text, arch.text_width)),
@@ -103,7 +100,7 @@ def test_it_is_what_the_network_multiplies(memory, guided):
         pooled=jnp.zeros((batch, arch.pooled_width)),
         image=jnp.zeros((batch, image, arch.image_width)),
     )
-    psi = Memory(tokens=jnp.zeros((batch, tokens.memory, 16)), valid=jnp.ones((batch, tokens.memory), bool))
+    psi = Memory(tokens=jnp.zeros((batch, memory, 16)), valid=jnp.ones((batch, memory), bool))
     arguments = (
         jnp.zeros((batch, 3, *size, arch.channels)),
         jnp.zeros(batch),
