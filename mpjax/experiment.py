@@ -52,6 +52,7 @@ class ClipsData:
         fps: frames per second.
         time_factor, space_factor, channels: of the latents; of the autoencoder they are 4, 8 and 16.
         vae: folder of HunyuanVideo's autoencoder; empty: block DCT, which has no weights.
+        vae_tiles: it goes through pictures above 256 pixels in tiles (`codecs.hunyuan_vae`).
         encoders: folder of LLaMA, CLIP and SigLIP, whose embeddings `encode` stores; empty: the network's own encoders
             read bytes and latents.
         max_segments: longest record, in segments.
@@ -67,6 +68,7 @@ class ClipsData:
     space_factor: int = 8
     channels: int = 16
     vae: str = ""
+    vae_tiles: bool = True
     encoders: str = ""
     max_segments: int = 40
     validation_fraction: float = 0.1
@@ -102,7 +104,7 @@ class ClipsData:
         if not self.vae:
             fields = {"time_factor": self.time_factor, "space_factor": self.space_factor, "channels": self.channels}
             return codecs.create("dct", **fields)
-        codec = codecs.create("hunyuan_vae", weights=str(Path(self.vae).absolute()))
+        codec = codecs.create("hunyuan_vae", weights=str(Path(self.vae).absolute()), spatial_tiles=self.vae_tiles)
         if codec.channels != self.channels:
             raise InputError(f"data.channels is {self.channels}, but the autoencoder has {codec.channels}: set it so")
         return codec
@@ -252,8 +254,8 @@ def fingerprint(experiment: Experiment) -> str:
     fields.pop("mesh")
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
     if isinstance(experiment.data, ClipsData):
-        for name in ("vae", "encoders"):
-            if not fields["data"][name]:
+        for name, default in (("vae", ""), ("vae_tiles", True), ("encoders", "")):
+            if fields["data"][name] == default:
                 fields["data"].pop(name)
     if experiment.classifier_free == UNGUIDED:
         fields.pop("classifier_free")

@@ -237,3 +237,16 @@ def test_runs_from_before_a_field_existed_go_on():
         values["training"].pop(name)
     values.pop("mesh")
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_runs_on_clips_from_before_the_autoencoder_go_on():
+    loaded = experiment.load("configs/clips_tiny.py:smoke")
+    values = config.to_dict(loaded)
+    assert [values["data"].pop(name) for name in ("vae", "vae_tiles", "encoders")] == ["", True, ""]
+    assert values["sampler"].pop("kind") == "euler" and values.pop("classifier_free")["scale"] == 1.0
+    for name in experiment.OBSERVATION:
+        values["training"].pop(name)
+    values.pop("mesh")
+    assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    tiles = experiment.load("configs/clips_tiny.py:smoke", ["--config.data.vae_tiles=False"])
+    assert fingerprint(tiles) != fingerprint(loaded)

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from mpjax import codecs
 from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec, _compiled
 from mpjax.errors import InputError
+from mpjax.experiment import ClipsData
 from mpjax.models.vae import Posterior
 from mpjax.models.vae_tiling import Tiling, decoding_tiles
 from tests.fixtures import reference_vae, tiny_vae
@@ -185,6 +186,9 @@ def test_tiles_in_space(folder):
     """Above 256 pixels: the rows that no other tile touches are those of the first tile alone."""
     video = reference_vae.video(1, 264, 8)
     plain, tiled = (HunyuanVaeCodec(weights=str(folder), spatial_tiles=tiles) for tiles in (False, True))
+    assert HunyuanVaeCodec(weights=str(folder)) == tiled
+    for tiles, codec in ((False, plain), (True, tiled)):
+        assert ClipsData(path="", vae=str(folder), vae_tiles=tiles).codec() == codec
     rows = tiled.encode(video)
     np.testing.assert_array_equal(rows[:, :, :24], plain.encode(video[:, :, :256])[:, :, :24])
     assert rows.shape == (1, 1, 33, 1, 16) and np.abs(rows - plain.encode(video)).max() > 1e-4
