@@ -33,8 +33,8 @@ def batches(
 
     A clip's first frame is the reference. Of its segments the first `segments` are taken, since only the first frame of
     a clip was encoded on its own; encode with `max_segments` equal to the `segments` of training to use every frame.
-    Where a clip has fewer, zeros of weight 0 follow. The clip's caption is the prompt of each of its segments; one
-    longer than `prompt_bytes` is cut at the last whole character.
+    Where a clip has fewer, zeros of weight 0 follow. The clip's caption is the prompt of the whole video, `[b, 1, …]`;
+    one longer than `prompt_bytes` is cut at the last whole character.
 
     Args:
         dataset: see `latents.open_dataset`.
@@ -67,7 +67,7 @@ def batches(
         return {
             "reference": latents[:1],
             "segments": padded,
-            "prompts": jax.tree.map(lambda x: np.broadcast_to(x, (segments, *x.shape)), prompt),
+            "prompts": jax.tree.map(lambda x: x[None], prompt),
             "weight": (np.arange(segments) < count).astype(np.float32),
         }
 

@@ -51,7 +51,8 @@ def _rollout(
 
     def segment(states, inputs):
         own, true = states
-        x_1, prompts, n = inputs
+        x_1, n = inputs
+        prompts = batch.prompts_of(given + n)
         noise = jax.random.normal(jax.random.fold_in(key, n), x_1.shape)
         draw = functools.partial(sample_segment, denoiser, sampler, params, classifier_free=classifier_free)
         on_own, on_true = draw(own, prompts, noise), draw(true, prompts, noise)
@@ -61,8 +62,8 @@ def _rollout(
     state = start_video(denoiser, params, batch.first_prompts, batch.reference)
     for n in range(given):
         state = append_segment(denoiser, params, state, batch.segments[:, n])
-    segments, prompts = jax.tree.map(lambda x: x[given:], (batch.segments.swapaxes(0, 1), batch.prompts_by_segment))
-    _, (own, true) = jax.lax.scan(segment, (state, state), (segments, prompts, jnp.arange(len(segments))))
+    segments = batch.segments.swapaxes(0, 1)[given:]
+    _, (own, true) = jax.lax.scan(segment, (state, state), (segments, jnp.arange(len(segments))))
     return jnp.swapaxes(own, 0, 1), jnp.swapaxes(true, 0, 1)
 
 

@@ -62,8 +62,7 @@ def _return_segment(
     numbers = jnp.arange(batch.segments.shape[1])
     state, _ = jax.lax.scan(given, state, (jnp.swapaxes(batch.segments, 0, 1), numbers))
     noise = jax.random.normal(key, batch.segments[:, 0].shape)
-    prompts = jax.lax.dynamic_index_in_dim(batch.prompts, count, 1, keepdims=False)
-    return sample_segment(denoiser, sampler, params, state, prompts, noise, classifier_free)
+    return sample_segment(denoiser, sampler, params, state, batch.prompts_of(count), noise, classifier_free)
 
 
 def evaluate_recall(

@@ -57,7 +57,7 @@ def _segments_first(batch: Batch, given: jax.Array, used: jax.Array, later: jax.
     """The scan's inputs: batch tensors with the segment axis in front."""
     starts = ~given & jnp.concatenate([jnp.ones_like(given[:, :1]), given[:, :-1]], 1)
     segments, *rest = (jnp.swapaxes(x, 0, 1) for x in (batch.segments, batch.weight, given, starts))
-    return (segments, batch.prompts_by_segment, *rest, used, later, jnp.arange(batch.segments.shape[1]))
+    return (segments, *rest, used, later, jnp.arange(batch.segments.shape[1]))
 
 
 def with_given(batch: Batch, given: int) -> Batch:
@@ -92,7 +92,8 @@ def chain_gradients(
 
     def segment(state: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         history, memory, grads, carry = state
-        x_1, prompts, weight, given, starts, used, later, n = inputs
+        x_1, weight, given, starts, used, later, n = inputs
+        prompts = batch.prompts_of(n)
         key_t, key_noise, key_forcing = jax.random.split(jax.random.fold_in(key, n), 3)
 
         def denoise(x: jax.Array, t: jax.Array) -> jax.Array:
@@ -189,7 +190,8 @@ def chain_loss(objective: Objective, params: dict, batch: Batch, key: jax.Array)
 
     def segment(state: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
         history, memory = state
-        x_1, prompts, weight, _, _, used, later, n = inputs
+        x_1, weight, _, _, used, later, n = inputs
+        prompts = batch.prompts_of(n)
         key_t, key_noise, _ = jax.random.split(jax.random.fold_in(key, n), 3)
 
         def run() -> jax.Array:

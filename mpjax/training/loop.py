@@ -90,7 +90,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
         say(f"{size:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
 
         # -- Loop ----------------------------------------------------------------------------------------------------
-        observe = _Observer(experiment, datasets, denoiser, folder, say)
+        observe = _Observer(experiment, datasets, denoiser, placement, folder, say)
         with MetricsLog(folder, int(state.step)) as log, stop_request() as stopping, jax.set_mesh(mesh):
             for index, stage in enumerate(stages):
                 first, last = sum(s.steps for s in stages[:index]), sum(s.steps for s in stages[: index + 1])
@@ -199,8 +199,17 @@ def _run_stage(
 class _Observer:
     """Held-out loss and samples; compiled once a run, their batches read once."""
 
-    def __init__(self, experiment: Experiment, datasets: Datasets, denoiser: Denoiser, folder: Path, say: Say):
-        self._experiment, self._datasets, self._folder, self._say = experiment, datasets, folder, say
+    def __init__(
+        self,
+        experiment: Experiment,
+        datasets: Datasets,
+        denoiser: Denoiser,
+        placement: jax.sharding.NamedSharding,
+        folder: Path,
+        say: Say,
+    ):
+        self._experiment, self._datasets, self._placement = experiment, datasets, placement
+        self._folder, self._say = folder, say
         self._draw = make_sampler(denoiser, experiment.sampler, experiment.classifier_free)
         self._validators: dict[Objective, Callable] = {}
         self._batches: list[Batch] = []
@@ -208,7 +217,7 @@ class _Observer:
     def _held_out(self) -> list[Batch]:
         if not self._batches and self._datasets.validation is not None:
             count = self._experiment.training.validation_batches
-            self._batches = [jax.device_put(self._datasets.validation[i]) for i in range(count)]
+            self._batches = [jax.device_put(self._datasets.validation[i], self._placement) for i in range(count)]
         return self._batches
 
     def validate(self, step: int, objective: Objective, params: dict, log: MetricsLog) -> None:

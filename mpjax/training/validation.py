@@ -43,15 +43,14 @@ def make_sampler(
         key = jax.random.key(VALIDATION_KEY)
         shape = batch.segments[:, 0].shape
 
-        def segment(state, inputs):
-            prompts, n = inputs
+        def segment(state, n):
             noise = jax.random.normal(jax.random.fold_in(key, n), shape)
-            x = sample_segment(denoiser, sampler, params, state, prompts, noise, classifier_free)
+            x = sample_segment(denoiser, sampler, params, state, batch.prompts_of(n), noise, classifier_free)
             return append_segment(denoiser, params, state, x), x
 
         state = start_video(denoiser, params, batch.first_prompts, batch.reference)
         numbers = jnp.arange(batch.segments.shape[1])
-        _, drawn = jax.lax.scan(segment, state, (batch.prompts_by_segment, numbers))
+        _, drawn = jax.lax.scan(segment, state, numbers)
         return jnp.swapaxes(drawn, 0, 1)
 
     return draw

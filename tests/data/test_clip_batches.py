@@ -61,7 +61,7 @@ def test_batch_holds_normalised_padded_clips(dataset):
     assert isinstance(batch, Batch)
     assert batch.reference.shape == (4, 1, 2, 3, C) and batch.reference.dtype == np.float32
     assert batch.segments.shape == (4, 3, F, 2, 3, C) and batch.segments.dtype == np.float32
-    assert batch.prompts.shape == (4, 3, 16) and batch.prompts.dtype == np.int32
+    assert batch.prompts.shape == (4, 1, 16) and batch.prompts.dtype == np.int32
     assert batch.weight.shape == (4, 3) and batch.weight.dtype == np.float32
     for row, clip in enumerate(clips_of(batch)):
         expected = (latents_of(clip).astype(np.float64) - MEAN) / STD
@@ -71,7 +71,7 @@ def test_batch_holds_normalised_padded_clips(dataset):
         for n in range(3):
             truth = expected[1 + n * F : 1 + (n + 1) * F] if n < count else np.zeros((F, 2, 3, C))
             np.testing.assert_allclose(batch.segments[row, n], truth, atol=1e-5)
-        text = [token - 1 for token in batch.prompts[row, 2].tolist() if token]
+        text = [token - 1 for token in batch.prompts_of(2)[row].tolist() if token]
         assert bytes(text).decode() == f"clip {clip} é"
 
 

@@ -76,7 +76,8 @@ def test_from_videos_to_an_update(home, overrides, tmp_path):
     datasets = open_datasets(loaded)
     batch = datasets.train[0]
     assert isinstance(batch.prompts, Condition)
-    assert batch.prompts.text.shape == (4, 4, 512, 64) and batch.prompts.image.shape == (4, 4, 2, 64)
+    # One copy a video, though it has four segments.
+    assert batch.prompts.text.shape == (4, 1, 512, 64) and batch.prompts.image.shape == (4, 1, 2, 64)
     assert (batch.prompts.text_mask.sum(-1) == 3).all()
     dataset = open_dataset(tmp_path / "data")
     record = dataset.source("train")[0]

@@ -58,7 +58,10 @@ def main(shapes):
     denoiser = Denoiser(tiny_architecture())
     batch = tiny_batch(denoiser.architecture, batch=8, segments=2)
     start = perturbed_params(denoiser, batch)
-    want, _, want_loss = update(denoiser, batch, start, {})
+    # On one device a prompt a segment, on the meshes one a video: the same prompt.
+    batch = batch.replace(prompts=batch.prompts[:, :1])
+    repeated = batch.replace(prompts=jnp.repeat(batch.prompts, 2, 1))
+    want, _, want_loss = update(denoiser, repeated, start, {})
     largest = lambda a, b: max(  # noqa: E731
         float(np.abs(np.asarray(x) - np.asarray(y)).max())
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

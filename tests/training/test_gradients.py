@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mpjax.diffusion.flow import TimeDistribution, interpolate, one_step_estimate, target_velocity
@@ -12,6 +13,8 @@ from mpjax.models.architecture import FramePack
 from mpjax.models.framepack import push
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.gradients import Objective, chain_gradients, chain_loss
+from mpjax.training.state import TrainState
+from mpjax.training.step import make_train_step
 from mpjax.training.trainable import parameter_path, partition
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 from tests.training import linear_denoiser
@@ -195,3 +198,24 @@ def test_embeddings_made_before_stand_in_for_the_encoders(tiny):
         assert any(g.any() for g in jax.tree.leaves(grads.pop(encoder)))
         assert not any(g.any() for g in jax.tree.leaves(other_grads.pop(encoder)))
     assert_same_gradient(other_grads, grads)
+
+
+@pytest.mark.parametrize("kind", ["bytes", pytest.param("embeddings", marks=pytest.mark.slow)])
+def test_one_prompt_a_video_is_that_prompt_for_every_segment(tiny, kind):
+    """To the bit: losses and all gradients of two micro-batches, those of encoders and ψ_0 among them."""
+    denoiser, batch, params = tiny
+    prompts = batch.first_prompts
+    if kind == "embeddings":
+        prompts = denoiser.condition(params, prompts, batch.reference)
+    one = batch.replace(prompts=jax.tree.map(lambda x: x[:, None], prompts))
+    segments = batch.segments.shape[1]
+    repeated = batch.replace(prompts=jax.tree.map(lambda x: jnp.repeat(x[:, None], segments, 1), prompts))
+    optimizer = optax.chain(optax.clip_by_global_norm(1e6), optax.sgd(1.0))
+    step = jax.jit(make_train_step(objective_for(denoiser, Direct()), optimizer, micro_batches=2))
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(step=zero, params=params, ema=params, opt_state=optimizer.init(params), carry=(), key=KEY)
+    (got, metrics), (want, other) = step(state, one), step(state, repeated)
+    jax.tree.map(np.testing.assert_array_equal, (got.params, metrics), (want.params, other))
+    still = jax.tree.map(lambda a, b: bool((a == b).all()), got.params, params)
+    for room in ("prompt_encoder", "frame_encoder", "context_embedder", "squeeze"):
+        assert all(jax.tree.leaves(still[room])) == (kind == "embeddings" and room.endswith("_encoder"))
