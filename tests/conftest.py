@@ -10,6 +10,7 @@ os.environ.setdefault(
 
 import pytest
 
+from mpjax.conditioning import pretrained
 from mpjax.models.memorypack import Denoiser
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
@@ -20,3 +21,16 @@ def tiny():
     denoiser = Denoiser(tiny_architecture())
     batch = tiny_batch(denoiser.architecture)
     return denoiser, batch, perturbed_params(denoiser, batch)
+
+
+@pytest.fixture
+def encoder_folder(tmp_path, monkeypatch):
+    """A folder that passes for LLaMA, CLIP and SigLIP until they are loaded, and an empty cache of embeddings."""
+    folder = tmp_path / "encoders"
+    for name in pretrained.FOLDERS:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+        (folder / name / "model.safetensors").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pretrained.pretrained.cache_clear()
+    return folder

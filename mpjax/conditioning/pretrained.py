@@ -6,17 +6,21 @@ disk. Needs the extra `encoders` (requirements-encoders.txt).
 Source: docs/backbone.md, section 2.7 (diffusers 0.42 `HunyuanVideoFramepackPipeline.encode_prompt`, `encode_image`).
 """
 
+import contextlib
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import safe_open
 
 from mpjax.conditioning.cache import Arrays, EmbeddingCache, content_key
 from mpjax.errors import InputError
+from mpjax.interop.checkpoint_files import file_names
 
 # The words in front of every prompt; LLaMA was tuned on them. No space before "2." to "5.".
 TEMPLATE = (
@@ -39,6 +43,8 @@ LLAMA_LAYER = -3  # of the hidden states, without the final norm
 SAMPLE, SAMPLE_EVERY = 1 << 16, 1 << 24
 
 FOLDERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+MODELS = ("text_encoder", "text_encoder_2", "image_encoder")
 
 
 class PretrainedEncoders:
@@ -59,11 +65,28 @@ class PretrainedEncoders:
                 raise InputError(
                     f"{folder} has no {name}/: give a folder with {', '.join(FOLDERS)} as diffusers stores them"
                 )
-        for name in ("text_encoder", "text_encoder_2", "image_encoder"):
+        for name in MODELS:
             if not (folder / name / "config.json").is_file() or not list((folder / name).glob("*.safetensors")):
                 raise InputError(f"{folder / name} lacks config.json or *.safetensors: copy it again")
         self._folder = folder
         self._cache = EmbeddingCache(cache)
+
+    def check(self) -> None:
+        """Whether the libraries are there and the files whole; loads no weights.
+
+        Raises:
+            InputError: something is missing or damaged.
+        """
+        _, transformers = _libraries()
+        for name in TOKENIZERS:
+            self._tokenizer(name)
+        for name in MODELS:
+            folder = self._folder / name
+            with _readable(folder):
+                transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+                for file in file_names(folder)[0]:
+                    with safe_open(folder / file, "numpy"):  # reads the header, and whether the file ends with it
+                        pass
 
     @functools.cached_property
     def identity(self) -> str:
@@ -115,20 +138,28 @@ class PretrainedEncoders:
 
     def _tokens(self, name: str, text: str, length: int) -> tuple[Any, Any]:
         """Token ids and mask `[1, length]`, padded on the right, as torch tensors."""
-        _, transformers = _libraries()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder / name, local_files_only=True)
+        tokenizer = self._tokenizer(name)
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         tokens = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return tokens["input_ids"], tokens["attention_mask"]
 
+    def _tokenizer(self, name: str) -> Any:
+        _, transformers = _libraries()
+        with _readable(self._folder / name):
+            return transformers.AutoTokenizer.from_pretrained(self._folder / name, local_files_only=True)
+
     def _load(self, kind: str, name: str) -> Any:
         """A model from its folder, in the dtype it is stored in; safetensors only, so that nothing is unpickled."""
         _, transformers = _libraries()
-        loader = getattr(transformers, kind)
-        options = {"local_files_only": True, "use_safetensors": True, "dtype": "auto"}
-        return loader.from_pretrained(self._folder / name, **options).eval()
+        folder, loader = self._folder / name, getattr(transformers, kind)
+        options = {"local_files_only": True, "use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+        with _readable(folder):
+            model, found = loader.from_pretrained(folder, **options)
+        if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+            raise InputError(f"{folder} lacks {len(missing)} tensors of {kind}, such as {missing[0]}: copy it again")
+        return model.eval()
 
     @functools.cached_property
     def _llama(self) -> Any:
@@ -160,6 +191,19 @@ def padded(stored: Arrays) -> Arrays:
     text = np.zeros((TEXT_TOKENS, width), np.float32)
     text[:count] = stored["text"]
     return {"text": text, "text_mask": np.arange(TEXT_TOKENS) < count, "pooled": stored["pooled"]}
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Whatever transformers raises over the files of a folder, in one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # JSON, tokenizers, safetensors and torch each raise errors of their own, some of many lines.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise InputError(f"{folder} cannot be read ({reason}): copy it again") from error
 
 
 def _libraries() -> tuple[Any, Any]:

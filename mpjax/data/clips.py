@@ -100,8 +100,9 @@ def encode_folder(
         the contents of `dataset.json`.
 
     Raises:
-        InputError: settings that do not fit, no usable video (nothing is left behind then), or an `output_dir` that
-            holds anything else. A single unusable video is only reported, in `encode_report.json` and to `progress`.
+        InputError: settings that do not fit, encoders that cannot be run, no usable video (nothing is left behind
+            then), or an `output_dir` that holds anything else. A single unusable video is only reported, in
+            `encode_report.json` and to `progress`.
     """
     for name, value in (("segment_frames", segment_frames), ("max_segments", max_segments)):
         if value < 1:
@@ -130,6 +131,8 @@ def encode_folder(
     }
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         return _finished_already(output_dir, settings, progress)
+    if encoders is not None:
+        encoders.check()  # they run last: after hours of videos is too late to miss them
 
     partial = output_dir.with_name(output_dir.name + ".partial")
     cache_key = _dump([ENCODER_VERSION, codec.spec(), encoding])

@@ -93,7 +93,7 @@ class Checkpoint:
             InputError: nothing is there, a shard is missing or cut short, a tensor occurs twice or is no float.
         """
         folder = path.parent if path.is_file() else path
-        names, texts = ([path.name], {}) if path.is_file() else _file_names(folder)
+        names, texts = ([path.name], {}) if path.is_file() else file_names(folder)
         tensors: dict[str, Tensor] = {}
         files, metadata = {}, {}
         for file in names:
@@ -130,8 +130,12 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path} cannot be read as UTF-8 text: copy the checkpoint again") from error
 
 
-def _file_names(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The files of a checkpoint, and its index if it has one."""
+def file_names(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The names of a checkpoint's safetensors files, and its index as {file name: text} if it has one.
+
+    Raises:
+        InputError: nothing is there, or the index is damaged or names files that are missing.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist: give a directory of safetensors files, or one such file")
     index = next(iter(sorted(folder.glob("*.safetensors.index.json"))), None)

@@ -1,12 +1,14 @@
 """Clips with embeddings of pretrained encoders beside them: from videos to an update."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from mpjax import experiment
 from mpjax.__main__ import main
 from mpjax.conditioning import pretrained
-from mpjax.conditioning.pretrained import FOLDERS, PretrainedEncoders
+from mpjax.conditioning.pretrained import PretrainedEncoders
 from mpjax.data.embeddings import DatasetEmbeddings
 from mpjax.data.latents import open_dataset
 from mpjax.datasets import open_datasets
@@ -22,21 +24,17 @@ CONFIG = "configs/clips_tiny.py:smoke"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Two captioned videos, a folder of encoders, and what was embedded."""
+    """Two captioned videos."""
     home = tmp_path_factory.mktemp("embeddings")
     (home / "videos").mkdir()
     for name in "ab":
         write_clip(home / "videos" / f"{name}.mp4", moving(30, 48, 64, seed=ord(name)), fps=12)
         (home / "videos" / f"{name}.txt").write_text(f"video {name}")
-    for name in FOLDERS:
-        (home / "encoders" / name).mkdir(parents=True)
-        (home / "encoders" / name / "config.json").write_text("{}")
-        (home / "encoders" / name / "model.safetensors").write_bytes(b"")
     return home
 
 
 @pytest.fixture
-def overrides(home, tmp_path, monkeypatch):
+def overrides(encoder_folder, tmp_path, monkeypatch):
     """Flags of the experiment; the encoders draw by name and count what they are asked for."""
     asked = []
 
@@ -50,11 +48,10 @@ def overrides(home, tmp_path, monkeypatch):
 
     monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
     monkeypatch.setattr(PretrainedEncoders, "_see", see)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    pretrained.pretrained.cache_clear()
+    monkeypatch.setattr(PretrainedEncoders, "check", lambda self: None)
     flags = [
         "--config.model.encoders=None",
-        f"--config.data.encoders={home / 'encoders'}",
+        f"--config.data.encoders={encoder_folder}",
         f"--config.data.path={tmp_path / 'data'}",
         "--config.data.max_segments=1",
         "--config.data.validation_fraction=0.5",
@@ -111,12 +108,20 @@ def test_what_does_not_fit_is_refused(home, overrides, tmp_path):
         open_datasets(experiment.load(CONFIG, flags))
 
 
-def test_a_dataset_encoded_otherwise_is_refused(home, overrides, capsys):
+def test_a_dataset_encoded_otherwise_is_refused(home, overrides, encoder_folder, capsys):
     flags, _ = overrides
     assert encode(home, flags) == 0
     assert encode(home, flags) == 0 and "finished already" in capsys.readouterr().out
-    (home / "encoders" / "tokenizer" / "config.json").write_text('{"other": 1}')
+    (encoder_folder / "tokenizer" / "config.json").write_text('{"other": 1}')
     pretrained.pretrained.cache_clear()
     assert encode(home, flags) == 2
     assert "already holds a dataset made with embeddings=" in capsys.readouterr().err
-    (home / "encoders" / "tokenizer" / "config.json").write_text("{}")
+
+
+def test_encoders_that_cannot_run_are_found_before_any_video_is_read(home, overrides, tmp_path, monkeypatch, capsys):
+    flags, _ = overrides
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert encode(home, flags) == 2
+    assert "need transformers and torch" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoders"]

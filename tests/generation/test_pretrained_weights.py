@@ -10,7 +10,7 @@ from PIL import Image
 
 from mpjax.__main__ import main
 from mpjax.conditioning import pretrained
-from mpjax.conditioning.pretrained import FOLDERS, PretrainedEncoders
+from mpjax.conditioning.pretrained import PretrainedEncoders
 from mpjax.errors import InputError
 from mpjax.generation.command import with_size
 from mpjax.generation.request import Request, make_plan
@@ -36,21 +36,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def encoders(tmp_path, monkeypatch):
+def encoders(encoder_folder, monkeypatch):
     """A folder of encoders whose embeddings are drawn by name: what they compute, tests/conditioning shows."""
-    for name in FOLDERS:
-        (tmp_path / "encoders" / name).mkdir(parents=True)
-        (tmp_path / "encoders" / name / "config.json").write_text("{}")
-        (tmp_path / "encoders" / name / "model.safetensors").write_bytes(b"")
 
     def embed(self, prompt):
         return {"text": seeded.normal(prompt, (7, 24)), "pooled": seeded.normal(f"{prompt} pooled", (20,))}
 
     monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
     monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, picture: seeded.normal("picture", (5, 28)))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    pretrained.pretrained.cache_clear()
-    return tmp_path / "encoders"
+    return encoder_folder
 
 
 def generate(folder, encoders, out, *flags, run="run"):
