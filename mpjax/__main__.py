@@ -112,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
         "--config", required=True, help="config file, FILE.py or FILE.py:smoke; fields as --config.seed=1"
     )
     verb.add_argument("--run", type=Path, required=True, help="run folder")
-    verb.add_argument("--init", type=Path, help="run folder or PyTorch checkpoint whose weights to start from")
+    verb.add_argument(
+        "--init", type=Path, help="run folder, or what `convert --input` reads, whose weights to start from"
+    )
 
     verb = add("generate", _generate, "Generate videos; the same command again goes on where it stopped.")
     verb.add_argument("--weights", type=Path, required=True, help="run folder of `train` or `convert`")

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,7 @@ from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment
-from mpjax.interop.checkpoint_files import Checkpoint
+from mpjax.interop.checkpoint_files import OWN_FILE, Checkpoint, own_description, transformer_place
 from mpjax.interop.orbax_arrays import read_step
 from mpjax.interop.stored_array import place_tree
 from mpjax.interop.transformer_names import boxed_shapes, transformer_entries
@@ -140,8 +141,8 @@ def read_run(folder: Path) -> Run:
         stored = json.loads(text)
         converted = "source" in stored
         described = stored if converted else stored["experiment"]
-        fields = [field.name for field in dataclasses.fields(Network)]
-        network = {"model": described["model"]} | {name: described[name] for name in fields if name in described}
+        if "model" not in described:
+            raise KeyError("model")
         codec = dict(stored["codec"])
         size = {name: stored[name] for name in ("fps", "height", "width")}
     except (ValueError, KeyError, TypeError) as error:
@@ -150,7 +151,7 @@ def read_run(folder: Path) -> Run:
         codec["weights"] = str(folder / codec["weights"])  # they lie in the folder, wherever it is moved to
     return Run(
         folder=folder,
-        network=config.build(Network, network, "run"),
+        network=network_of(described, "run"),
         experiment=None if converted else config.build(Experiment, described, "experiment"),
         codec=codecs.from_spec(codec),
         identity=hashlib.sha256(text).hexdigest()[:16],
@@ -158,12 +159,22 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def network_of(described: dict[str, Any], name: str) -> Network:
+    """The network that a description with the fields of `Network` is of, among others; `name` is what errors call it.
+
+    Raises:
+        InputError: a field is missing or wrong.
+    """
+    fields = [field.name for field in dataclasses.fields(Network)]
+    return config.build(Network, {field: described[field] for field in fields if field in described}, name)
+
+
 def stored_weights(source: Path) -> tuple[dict, str]:
     """Weights to start from, as nested dicts of `StoredArray`: opened, not read.
 
     Args:
-        source: a run folder, whose newest EMA weights are meant, or a directory with a PyTorch checkpoint of the
-            transformer.
+        source: a run folder, whose newest EMA weights are meant, or what `convert --input` reads: a directory of the
+            transformer's safetensors, one such file, or the directory of a pipeline, with `transformer/`.
 
     Returns:
         the arrays, and what they are, in words.
@@ -171,15 +182,17 @@ def stored_weights(source: Path) -> tuple[dict, str]:
     Raises:
         InputError: neither, or a checkpoint that does not fit the network it describes.
     """
-    if not (source / "checkpoints").is_dir() and any(source.glob("*.safetensors")):
-        checkpoint = Checkpoint.open(source)
-        entries = transformer_entries(architecture_of(checkpoint))
-        check_tensors(checkpoint.tensors, entries, source)
-        return stored_arrays(checkpoint.tensors, entries), f"weights of the PyTorch checkpoint {source}"
-    if not (source / "checkpoints").is_dir():
-        raise InputError(f"{source} holds no weights: give a run folder, or a directory of safetensors")
-    step = latest_step(source)
-    return read_step(source / "checkpoints" / str(step)), f"weights of update {step} from {source}"
+    if (source / "checkpoints").is_dir():
+        step = latest_step(source)
+        return read_step(source / "checkpoints" / str(step)), f"weights of update {step} from {source}"
+    place = transformer_place(source)
+    if not place.is_file() and not any(place.glob("*.safetensors")):
+        raise InputError(f"{source} holds no weights: give a run folder, a directory of safetensors, or one such file")
+    checkpoint, own = Checkpoint.open(place), own_description(place)
+    model = architecture_of(checkpoint) if own is None else network_of(own, OWN_FILE).model
+    entries = transformer_entries(model)
+    check_tensors(checkpoint.tensors, entries, place)
+    return stored_arrays(checkpoint.tensors, entries), f"weights of the PyTorch checkpoint {source}"
 
 
 def latest_step(run: Path) -> int:

@@ -21,6 +21,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 CONFIG = "config.json"
 OWN_WEIGHTS = "mpjax.safetensors"  # the tensors that no other implementation has
+OWN_FILE = "mpjax.json"  # what `config.json` cannot say
 
 # In the order in which the safetensors library lays out a file.
 DTYPES: dict[str, np.dtype] = {
@@ -106,6 +107,27 @@ class Checkpoint:
         if (folder / CONFIG).is_file():
             texts[CONFIG] = _read_text(folder / CONFIG)
         return cls(folder=folder, tensors=tensors, files=files, metadata=metadata, texts=texts)
+
+
+def transformer_place(source: Path) -> Path:
+    """Where the transformer lies: `transformer/` in the directory of a diffusers pipeline, else `source` itself."""
+    return source / "transformer" if (source / "transformer").is_dir() else source
+
+
+def own_description(place: Path) -> dict[str, Any] | None:
+    """What an export of this package says beside `config.json`; None for checkpoints of others and for single files.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = place / OWN_FILE
+    if not path.is_file():
+        return None
+    own = read_json(_read_text(path), path)
+    for name in ("model", "codec", "fps", "height", "width"):
+        if name not in own:
+            raise InputError(f"{path} does not say {name}: copy the checkpoint again, or remove that file")
+    return own
 
 
 def read_json(text: str, path: Path) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     Args:
         experiment: what to run.
         folder: run folder; continued if it holds this very experiment.
-        init: run folder whose EMA weights to start from, or directory of a PyTorch checkpoint; parameters it lacks
-            start fresh and are listed.
+        init: run folder whose EMA weights to start from, or a PyTorch checkpoint as `convert` reads it
+            (`weights.stored_weights`); parameters it lacks start fresh and are listed.
         say: receives one line of progress at a time.
 
     Returns:

@@ -20,7 +20,7 @@ import numpy as np
 
 from mpjax import config
 from mpjax.errors import InputError
-from mpjax.interop.checkpoint_files import CONFIG, Checkpoint, TensorInfo
+from mpjax.interop.checkpoint_files import CONFIG, OWN_FILE, Checkpoint, TensorInfo
 from mpjax.interop.checkpoint_writer import CheckpointWriter, default_files, write_index
 from mpjax.interop.convert.output_folder import building, is_finished, write_description
 from mpjax.interop.layout import Entry
@@ -34,7 +34,6 @@ from mpjax.weights import latest_step, read_run
 Say = Callable[[str], None]
 
 LAYOUT_FILE = "pytorch.json"  # in a run folder: how the checkpoint was laid out that its weights came from
-OWN_FILE = "mpjax.json"  # in a PyTorch checkpoint: what `config.json` cannot say
 
 
 def export_run(folder: Path, output: Path, *, dtype: np.dtype | None = None, say: Say = print) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 from mpjax import codecs, config
 from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
-from mpjax.interop.checkpoint_files import Checkpoint, read_json
-from mpjax.interop.convert.exporting import LAYOUT_FILE, OWN_FILE, copy_files, layout_of, vae_place
+from mpjax.interop.checkpoint_files import OWN_FILE, Checkpoint, own_description, transformer_place
+from mpjax.interop.convert.exporting import LAYOUT_FILE, copy_files, layout_of, vae_place
 from mpjax.interop.convert.output_folder import building, is_finished, write_description
 from mpjax.interop.orbax_arrays import write_step
 from mpjax.interop.transformer_names import transformer_entries
@@ -28,7 +28,7 @@ from mpjax.interop.transformer_tensors import architecture_of, check_tensors, st
 from mpjax.interop.vae_weights import check_vae_tensors, read_vae_architecture
 from mpjax.models.architecture import Architecture
 from mpjax.progress import ByteProgress
-from mpjax.weights import Network
+from mpjax.weights import Network, network_of
 
 Say = Callable[[str], None]
 
@@ -37,7 +37,6 @@ GUIDANCE = 10.0
 SAMPLER = UniPC(steps=25, shift=None)
 FPS, HEIGHT, WIDTH = 30.0, 480, 832
 VAE_CODEC = "hunyuan_vae"
-NETWORK = [field.name for field in dataclasses.fields(Network)]
 
 
 def import_checkpoint(
@@ -71,16 +70,15 @@ def import_checkpoint(
         InputError: the checkpoint does not fit, or `output` holds anything else. Nothing is written then.
     """
     # -- Check -----------------------------------------------------------------------------------------------------
-    pipeline = (source / "transformer").is_dir()
-    folder = source / "transformer" if pipeline else source
+    folder = transformer_place(source)
     checkpoint = Checkpoint.open(folder)
-    own = _own(folder)
-    if pipeline and vae is None and (source / "vae").is_dir():
+    own = own_description(folder)
+    if folder != source and vae is None and (source / "vae").is_dir():
         vae = source / (own["codec"].get("weights", "vae") if own else "vae")
     if own is None:
         network = Network(model=architecture_of(checkpoint), guidance=GUIDANCE, sampler=SAMPLER)
     else:
-        network = config.build(Network, {name: own[name] for name in NETWORK if name in own}, OWN_FILE)
+        network = network_of(own, OWN_FILE)
     entries = transformer_entries(network.model)
     tensors, fresh = with_t2v_parts(checkpoint.tensors, entries) if from_t2v else (checkpoint.tensors, [])
     check_tensors(tensors, entries, folder)
@@ -127,18 +125,6 @@ def import_checkpoint(
         write_step(partial / "checkpoints" / "0", arrays, ByteProgress(total, say).add)
         write_description(partial, description, "run.json")
     say(f"{output}: finished")
-
-
-def _own(folder: Path) -> dict[str, Any] | None:
-    """What an export of this package says beside `config.json`."""
-    path = folder / OWN_FILE
-    if not path.is_file():
-        return None
-    own = read_json(path.read_text(encoding="utf-8"), path)
-    for name in ("model", "codec", "fps", "height", "width"):
-        if name not in own:
-            raise InputError(f"{path} does not say {name}: copy the checkpoint again, or remove that file")
-    return own
 
 
 def _codec(model: Architecture, own: dict[str, Any] | None, vae: Path | None, size: dict[str, Any]) -> dict[str, Any]:

@@ -266,9 +266,11 @@ def test_converted_weights_generate_from_an_image(trained, capsys):
     assert frames.shape == (5, 8, 8, 3) and frames.std() > 0
 
 
-@pytest.mark.parametrize("kind", ["run folder", "PyTorch checkpoint"])
-def test_training_starts_from_them_and_lists_what_is_new(source, converted, kind):
-    path = converted if kind == "run folder" else source
+@pytest.mark.parametrize("kind", ["run folder", "directory", "pipeline", "file"])
+def test_training_starts_from_them_and_lists_what_is_new(source, converted, tmp_path, kind):
+    (tmp_path / "transformer").symlink_to(source)
+    file = source / "diffusion_pytorch_model.safetensors"
+    path = {"run folder": converted, "directory": source, "pipeline": tmp_path, "file": file}[kind]
     state = state_at(0, head=(3,), memorize=(4,))
     size = {"kernel": jnp.zeros((64, 32)), "bias": jnp.zeros(32)}
     params = {"x_embedder": size, "memorize": state.params["memorize"]}
@@ -280,6 +282,14 @@ def test_training_starts_from_them_and_lists_what_is_new(source, converted, kind
     np.testing.assert_array_equal(started.params["memorize"]["kernel"], state.params["memorize"]["kernel"])
     assert said[0] == f"weights of {'update 0 from' if kind == 'run folder' else 'the PyTorch checkpoint'} {path}"
     assert said[1] == "1 new parameters start fresh: memorize/kernel" and said[2].startswith("118 parameters of")
+
+
+def test_training_starts_from_an_export_with_tensors_of_its_own(trained):
+    params = load_run(trained / "run").params
+    state = state_at(0, head=(3,)).replace(params=jax.tree.map(jnp.zeros_like, params))
+    said = []
+    jax.tree.map(np.testing.assert_array_equal, with_weights(state, trained / "out", said.append).params, params)
+    assert said == [f"weights of the PyTorch checkpoint {trained / 'out'}"]  # nothing is fresh, nothing is left
 
 
 def test_a_run_is_not_written_over_converted_weights(converted):
