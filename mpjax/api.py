@@ -13,6 +13,7 @@
 A state is immutable: keep one, and go on from it as often as you like.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def load(
     return Model(
         load_run(Path(run), mesh=mesh), sampling or SamplingRequest(), None if encoders is None else Path(encoders)
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """Where a video stands, as `Model.start` begins it.
+
+    Attributes:
+        generation: all that its rest depends on besides weights and prompts.
+        picture: the first frame as it was given, uint8 `[H, W, 3]`; pretrained encoders read it with every prompt.
+    """
+
+    generation: GenerationState
+    picture: np.ndarray
+
+    @property
+    def segment(self) -> int:
+        """Segments that exist, given or generated."""
+        return int(self.generation.segment)
 
 
 class Model:
@@ -110,7 +129,7 @@ class Model:
             shown.append(frames)
         return np.concatenate([*shown, self._rollout.finish(state)])[: plan.frames]
 
-    def start(self, prompt: str, image: np.ndarray | None = None, seed: int = 0, segments: int = 0) -> GenerationState:
+    def start(self, prompt: str, image: np.ndarray | None = None, seed: int = 0, segments: int = 0) -> State:
         """The state before the first segment; arguments as in `generate`, `prompt` is that of the first segment.
 
         A network that generates a video from its end must be told how many `segments` there will be.
@@ -120,29 +139,33 @@ class Model:
         """
         if image is None:
             reference = held_out(self._run, seed)[0]
+            picture = shown(self._run, reference)
         else:
-            reference = latents_of(self._run, read_picture(self._run, image))
-        return self._rollout.start(self._condition(prompt, shown(self._run, reference)), reference, seed, segments)[1]
+            picture = read_picture(self._run, image)
+            reference = latents_of(self._run, picture)
+        _, generation = self._rollout.start(self._condition(prompt, picture), reference, seed, segments)
+        return State(generation=generation, picture=picture)
 
-    def next_segment(self, state: GenerationState, prompt: str) -> tuple[np.ndarray, GenerationState]:
+    def next_segment(self, state: State, prompt: str) -> tuple[np.ndarray, State]:
         """Generates a segment: its frames, uint8 `[segment_frames, H, W, 3]`, and the state after it.
 
         Under a codec that blends neighbouring segments they are the frames that have become final, of this segment and
         of those before; `finish` gives the rest.
 
         Raises:
-            InputError: the prompt is too long.
+            InputError: the prompt is too long, or the video has all the segments that `start` was told of, where the
+                network generates it from its end.
         """
-        # The first frame as the codec shows it, so that every segment of a state sees the same.
-        picture = shown(self._run, np.asarray(state.video.history.reference[0]))
-        negative = self._condition(self._plan.negative, picture) if self._plan.classifier_free.active else None
-        return self._rollout.generate(state, self._condition(prompt, picture), negative)
+        negative = self._condition(self._plan.negative, state.picture) if self._plan.classifier_free.active else None
+        condition = self._condition(prompt, state.picture)
+        frames, generation = self._rollout.generate(state.generation, condition, negative)
+        return frames, dataclasses.replace(state, generation=generation)
 
-    def finish(self, state: GenerationState) -> np.ndarray:
+    def finish(self, state: State) -> np.ndarray:
         """The frames that are still to come if the video ends here, uint8 `[n, H, W, 3]`; none under most codecs."""
-        return self._rollout.finish(state)
+        return self._rollout.finish(state.generation)
 
-    def update_memory(self, state: GenerationState, segment: np.ndarray) -> GenerationState:
+    def update_memory(self, state: State, segment: np.ndarray) -> State:
         """Takes a segment as given: history, memory and the count of segments go on as if it had been generated.
 
         Frames of before that a codec still holds back are not returned: take them by `finish` first.
@@ -156,11 +179,11 @@ class Model:
             the state after the segment.
 
         Raises:
-            InputError: another shape or dtype.
+            InputError: another shape or dtype, or no segment is to come, as for `next_segment`.
         """
-        run, codec = self._run, self._run.codec
-        reference = np.asarray(state.video.history.reference)
-        frames, latents = (self.segment_frames, run.height, run.width, 3), state.video.history.frames.shape[2:]
+        run, codec, history = self._run, self._run.codec, state.generation.video.history
+        reference = np.asarray(history.reference)
+        frames, latents = (self.segment_frames, run.height, run.width, 3), history.frames.shape[2:]
         latents = (run.model.framepack.segment_frames, *latents)
         pixels = segment.dtype == np.uint8
         if segment.shape != (frames if pixels else latents) or not (
@@ -173,4 +196,4 @@ class Model:
         if pixels:
             video = np.concatenate([codec.decode(reference), to_float(segment)[None]], axis=1)
             segment = codec.encode(video)[0, 1:]
-        return self._rollout.give(state, segment)[1]
+        return dataclasses.replace(state, generation=self._rollout.give(state.generation, segment)[1])

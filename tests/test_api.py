@@ -39,7 +39,7 @@ def test_the_example_runs_and_its_comments_are_true(example):
     shapes = re.findall(r"uint8 (\[[\d, ]+\])", api.__doc__ or "")
     for name, shape in zip(("frames", "shown"), shapes, strict=True):
         assert example[name].dtype == np.uint8 and str(list(example[name].shape)) == shape
-    assert int(example["state"].segment) == 3
+    assert example["state"].segment == 3
     assert all(getattr(mpjax, name) is getattr(api, name) for name in mpjax.__all__)
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = mpjax.other
@@ -61,21 +61,22 @@ def test_generate_is_start_and_next_segment(model):
 
 def test_a_state_can_be_gone_on_from_twice(model):
     state = model.start("a")
-    copy = jax.tree.map(np.array, state.video)
+    copy = jax.tree.map(np.array, state.generation.video)
     first, _ = model.next_segment(state, "b")
     again, _ = model.next_segment(state, "b")
     np.testing.assert_array_equal(first, again)
-    jax.tree.map(np.testing.assert_array_equal, state.video, copy)
+    jax.tree.map(np.testing.assert_array_equal, state.generation.video, copy)
 
 
 def test_a_given_segment_is_pushed_as_pixels_or_as_latents(model):
     state, frames = model.start("a"), moving(4, 8, 8)
     latents = frames / np.float32(127.5) - 1
     by_pixels, by_latents = model.update_memory(state, frames), model.update_memory(state, latents)
-    jax.tree.map(np.testing.assert_array_equal, by_pixels.video, by_latents.video)
-    np.testing.assert_array_equal(by_pixels.video.history.frames[0, -4:], latents)
-    assert int(by_pixels.segment) == 1
-    assert np.abs(by_pixels.video.memory.tokens - state.video.memory.tokens).max() > 0.1
+    before, one, other = (s.generation.video for s in (state, by_pixels, by_latents))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    np.testing.assert_array_equal(one.history.frames[0, -4:], latents)
+    assert by_pixels.segment == 1
+    assert np.abs(one.memory.tokens - before.memory.tokens).max() > 0.1
     shown, _ = model.next_segment(by_pixels, "b")
     assert (shown != model.next_segment(state, "b")[0]).any()
 

@@ -124,13 +124,22 @@ class Rollout:
             state: as of `start`, `generate` or `give`.
             prompt: int32 `[l]`, or embeddings.
             negative: the same for classifier-free guidance; None is the empty prompt of the built-in encoders.
+
+        Raises:
+            InputError: a network that begins at the end has reached the beginning.
         """
+        self._check_room(state)
         opposite = None if negative is None else _batch(negative)
         latents, video = self._sample(self._params, state.video, state.key, state.segment, _batch(prompt), opposite)
         return self._next(state, video, np.asarray(latents))
 
     def give(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
-        """Takes latents `[f, h, w, c]` as the next segment; returns what the codec makes of them, and the state."""
+        """Takes latents `[f, h, w, c]` as the next segment; returns what the codec makes of them, and the state.
+
+        Raises:
+            InputError: as `generate`.
+        """
+        self._check_room(state)
         video = self._append(self._params, state.video, jnp.asarray(latents[None], jnp.float32))
         return self._next(state, video, latents[None])
 
@@ -148,6 +157,14 @@ class Rollout:
             decoded, tail = self.codec.decode_stream(tail, latents[None, first:last])
             frames.append(to_uint8(decoded[0]))
         return np.concatenate([*frames, to_uint8(self.codec.decode_finish(tail)[0])])
+
+    def _check_room(self, state: GenerationState) -> None:
+        total = int(state.video.history.total)
+        if self._pack.backwards and int(state.segment) >= total:
+            raise InputError(
+                f"all {total} segments exist, and this network generates a video from its end: "
+                "start one with more segments"
+            )
 
     def _next(
         self, state: GenerationState, video: VideoState, latents: np.ndarray

@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import av
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import mpjax
 from mpjax.__main__ import main
 from mpjax.conditioning import pretrained
 from mpjax.conditioning.pretrained import PretrainedEncoders
@@ -130,6 +132,38 @@ def test_size_by_the_picture_or_by_hand(folder, trained):
         with_size(run, (64, 40), None)
     with pytest.raises(InputError, match="leave --size out"):
         with_size(trained.run, (64, 48), None)
+
+
+def test_every_way_in_python_embeds_the_picture_itself(folder, encoders, monkeypatch):
+    """Not the first frame as the autoencoder shows it: `generate`, `start` and `next_segment` condition alike."""
+    seen, read = [], []
+    monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, x: seen.append(x) or seeded.normal("picture", (5, 28)))
+    model = mpjax.load(folder / "run", encoders=encoders)
+
+    class Recorded:
+        """In place of the network: what it would be conditioned on."""
+
+        def start(self, prompt, reference, seed, segments):
+            read.append(prompt)
+            return np.zeros((1, 32, 48, 3), np.uint8), None
+
+        def generate(self, state, prompt, negative):
+            read.append(prompt)
+            return np.zeros((36, 32, 48, 3), np.uint8), None
+
+        def finish(self, state):
+            return np.zeros((0, 32, 48, 3), np.uint8)
+
+    model._rollout = Recorded()
+    picture = np.random.default_rng(1).integers(0, 256, (32, 48, 3), np.uint8)
+    model.generate("a", image=picture, seconds=0.5)
+    state = model.start("a", picture)
+    _, state = model.next_segment(state, "a")
+    model.next_segment(state, "a")
+    assert len(read) == 5 and len(seen) == 1  # embeddings are kept by what was seen
+    np.testing.assert_array_equal(seen[0], picture)
+    for condition in read[1:]:
+        jax.tree.map(np.testing.assert_array_equal, condition, read[0])
 
 
 @pytest.mark.parity

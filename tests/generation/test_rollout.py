@@ -11,10 +11,12 @@ from mpjax.conditioning.tokens import encode_prompt
 from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Teacher
 from mpjax.diffusion.samplers import Euler, UniPC
+from mpjax.errors import InputError
 from mpjax.generation import rollout as module
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import load_state, save_state
+from mpjax.models.architecture import FramePack
 from mpjax.models.encoders import Condition
 from mpjax.models.framepack import frame_indices
 from mpjax.models.memory import Memory
@@ -52,6 +54,23 @@ def test_a_segment_is_euler_steps_from_the_noise_of_its_number(trained, rollout)
         assert frames.std() > 5
         past = np.concatenate([past, x[0]])
         assert int(state.segment) == int(state.video.history.segments) == n + 1
+
+
+def test_a_video_from_its_end_has_no_segment_before_the_first(monkeypatch):
+    """A network of no parameters that returns the noise: what is counted are segments."""
+    pack = FramePack(segment_frames=2, history_frames=(1, 2, 4), rope_layout="framepack_f0")
+    denoiser = Denoiser(tiny_architecture(framepack=pack, memory=None, encoders=None))
+    monkeypatch.setattr(module, "sample_segment", lambda *arguments: arguments[5])
+    backwards = Rollout(denoiser, Euler(), codecs.create("identity"), {})
+    one = np.zeros((1, 1), np.float32)
+    prompt = Condition(text=one, text_mask=one > 0, pooled=one[0], image=one)
+    _, state = backwards.start(prompt, REFERENCE, seed=0, segments=2)
+    _, state = backwards.generate(state, prompt)
+    _, state = backwards.give(state, np.zeros((2, 8, 8, 3), np.float32))
+    assert backwards.finish(state).shape == (5, 8, 8, 3)
+    for call in (lambda: backwards.generate(state, prompt), lambda: backwards.give(state, REFERENCE)):
+        with pytest.raises(InputError, match=r"all 2 segments exist, .* start one with more segments"):
+            call()
 
 
 def test_one_trace_serves_all_segments_prompts_videos_and_loaded_states(trained, monkeypatch, tmp_path):
