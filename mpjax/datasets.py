@@ -1,6 +1,7 @@
 """From an experiment's `data` section to batches and their codec."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import grain
 from mpjax import codecs
 from mpjax.data import clip_batches, latents
 from mpjax.data.embeddings import DatasetEmbeddings
+from mpjax.data.pipeline import remapped
 from mpjax.data.recallworld.batches import batches as recallworld_batches
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, RecallWorldData
 from mpjax.models.architecture import Architecture
-from mpjax.training.curriculum import segments_at
+from mpjax.training.curriculum import batch_at, segments_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,8 @@ class Datasets:
     """Endless batch datasets and what turns their latents into frames.
 
     Attributes:
-        train, validation: element n is batch n; validation videos are never trained on. None: nothing is held out.
+        train: element n is the batch of update n.
+        validation: element n is batch n, of videos that are never trained on. None: nothing is held out.
         codec: latents ↔ pixels.
         fps: frames per second.
         height, width: pixels.
@@ -50,12 +53,17 @@ def open_datasets(experiment: Experiment) -> Datasets:
         del step
         return training.segments
 
+    def in_order(train: grain.MapDataset) -> grain.MapDataset:
+        if all(stage.repeat == 1 for stage in training.stages):
+            return train
+        return remapped(train, functools.partial(batch_at, training.stages))
+
     shape: dict[str, Any] = {"batch_size": training.batch_size, "segments": training.segments, "seed": experiment.seed}
     if isinstance(data, RecallWorldData):
         common = {**shape, "return_focus": data.return_focus, "given": 0}
         size = data.world.frame_size
         return Datasets(
-            train=recallworld_batches(data.world, split="train", segments_at=curriculum, **common),
+            train=in_order(recallworld_batches(data.world, split="train", segments_at=curriculum, **common)),
             validation=recallworld_batches(data.world, split="validation", segments_at=everything, **common),
             codec=codecs.create("identity"),
             fps=float(data.world.fps),
@@ -85,7 +93,7 @@ def open_datasets(experiment: Experiment) -> Datasets:
     if "validation" in dataset.counts:
         validation = clip_batches.batches(dataset, split="validation", segments_at=everything, **common)
     return Datasets(
-        train=clip_batches.batches(dataset, split="train", segments_at=curriculum, **common),
+        train=in_order(clip_batches.batches(dataset, split="train", segments_at=curriculum, **common)),
         validation=validation,
         codec=dataset.codec,
         fps=float(dataset.fps),

@@ -9,6 +9,7 @@ from typing import ClassVar
 from mpjax import codecs, config
 from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec
 from mpjax.data.recallworld.world import World
+from mpjax.diffusion.forcing import Direct
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
@@ -257,6 +258,11 @@ def fingerprint(experiment: Experiment) -> str:
         for name, default in (("vae", ""), ("vae_tiles", True), ("encoders", "")):
             if fields["data"][name] == default:
                 fields["data"].pop(name)
+    for stage, values in zip(experiment.training.stages, fields["training"]["stages"], strict=True):
+        if stage.repeat == 1:
+            values.pop("repeat")
+        if stage.forcing == Direct():
+            values["forcing"] = {"kind": "direct"}
     if experiment.classifier_free == UNGUIDED:
         fields.pop("classifier_free")
     if isinstance(experiment.sampler, Euler):

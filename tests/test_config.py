@@ -227,6 +227,19 @@ def test_fingerprint_ignores_only_what_decides_nothing():
     assert len({mark, *(fingerprint(experiment.load(SMOKE, [override])) for override in different)}) == 7
 
 
+def test_direct_forcing_without_fields_is_the_same_run_as_ever():
+    path = f"{config.find('drift_tiny.py')}:direct"
+    loaded = experiment.load(path)
+    values = config.to_dict(loaded)
+    (stage,) = values["training"]["stages"]
+    stage.pop("repeat")
+    stage["forcing"] = {"kind": "direct"}
+    for name in experiment.OBSERVATION:
+        values["training"].pop(name)
+    values.pop("mesh"), values.pop("classifier_free"), values["sampler"].pop("kind")
+    assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def test_runs_from_before_a_field_existed_go_on():
     """Descriptions without the sampler's kind and without guidance mean what they meant, and have the same mark."""
     loaded = experiment.load(SMOKE)
@@ -236,6 +249,7 @@ def test_runs_from_before_a_field_existed_go_on():
     for name in experiment.OBSERVATION:
         values["training"].pop(name)
     values.pop("mesh")
+    assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1]
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -244,6 +258,9 @@ def test_runs_on_clips_from_before_the_autoencoder_go_on():
     values = config.to_dict(loaded)
     assert [values["data"].pop(name) for name in ("vae", "vae_tiles", "encoders")] == ["", True, ""]
     assert values["sampler"].pop("kind") == "euler" and values.pop("classifier_free")["scale"] == 1.0
+    assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1, 1]
+    assert values["training"]["stages"][1]["forcing"].pop("estimate") == {"kind": "loss"}
+    assert [values["training"]["stages"][1]["forcing"].pop(name) for name in ("steps", "clean_mix")] == [1, 0.0]
     for name in experiment.OBSERVATION:
         values["training"].pop(name)
     values.pop("mesh")

@@ -3,11 +3,33 @@
 Resuming is slicing: no iterator state to lose, whatever the number of reader threads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 
 from mpjax.data.batch import Batch
+
+
+def remapped(dataset: grain.MapDataset, batch_at: Callable[[int], int]) -> grain.MapDataset:
+    """The dataset whose element n is element `batch_at(n)` of another."""
+    return grain.MapDataset.source(_Remapped(dataset, batch_at))
+
+
+class _Remapped:
+    """Grain's random-access source; it remembers the last element, since the same one often follows."""
+
+    def __init__(self, dataset: grain.MapDataset, batch_at: Callable[[int], int]):
+        self._dataset, self._batch_at = dataset, batch_at
+        self._last: tuple[int, Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, step) -> Batch:
+        wanted, last = self._batch_at(int(step)), self._last
+        if last is None or last[0] != wanted:
+            self._last = last = wanted, self._dataset[wanted]
+        return last[1]
 
 
 def read_from(dataset: grain.MapDataset, step: int, *, threads: int = 1, prefetch: int = 4) -> Iterator[Batch]:

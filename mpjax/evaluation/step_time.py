@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mpjax.datasets import open_datasets
-from mpjax.diffusion.forcing import Direct, Student, Teacher
+from mpjax.diffusion.forcing import AnyForcing, Teacher
 from mpjax.evaluation.statistics import median_interval
 from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
@@ -17,7 +17,7 @@ from mpjax.training.state import StateFactory
 from mpjax.training.step import make_train_step
 
 
-def step_time_ratio(experiment: Experiment, forcing: Teacher | Direct | Student, *, pairs: int = 60) -> dict:
+def step_time_ratio(experiment: Experiment, forcing: AnyForcing, *, pairs: int = 60) -> dict:
     """Median ratio of step times, forcing over teacher, on the batches of an experiment's last stage.
 
     Each pair times both steps on one batch, one right after the other, in alternating order, so that whatever else the
@@ -34,13 +34,19 @@ def step_time_ratio(experiment: Experiment, forcing: Teacher | Direct | Student,
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
     factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=MeshShape().build())
     steps, states = [], []
-    arms: tuple[Teacher | Direct | Student, ...] = (Teacher(), forcing)
+    arms: tuple[AnyForcing, ...] = (Teacher(), forcing)
     for kind in arms:
         objective = Objective(
             denoiser=denoiser, forcing=kind, time=stage.time, bptt_depth=stage.bptt_depth, given=stage.given
         )
         optimizer = stage.optimizer.transformation(stage.steps)
-        step = make_train_step(objective, optimizer, trainable=stage.trainable, ema_decay=experiment.training.ema_decay)
+        step = make_train_step(
+            objective,
+            optimizer,
+            trainable=stage.trainable,
+            ema_decay=experiment.training.ema_decay,
+            repeat=stage.repeat,
+        )
         steps.append(jax.jit(step))
         states.append(factory.create(dataclasses.replace(stage, forcing=kind)))
     seconds = np.zeros((pairs, 2))

@@ -43,7 +43,7 @@ class Objective:
     given: int = 0
 
 
-def _later(used: jax.Array) -> jax.Array:
+def read_later(used: jax.Array) -> jax.Array:
     """bool `[s]` → whether any *later* segment is used."""
     after = jnp.cumsum(used[::-1])[::-1] - used
     return after > 0
@@ -74,7 +74,7 @@ def chain_gradients(
     Args:
         objective: what is minimised.
         trainable, frozen: the two halves of the parameters (`trainable.partition`).
-        carry: the forcing's carry.
+        carry: the forcing's carry, for these videos.
         batch: a batch (or micro-batch); segments of weight 0 run no denoiser where the whole batch agrees.
         key: random key of this update and micro-batch.
         total: sum of the weights of the whole batch; losses and gradients are divided by it.
@@ -87,7 +87,7 @@ def chain_gradients(
     through_memory = trains_memory(trainable) and denoiser.architecture.memory is not None
     given = batch.weight == 0
     used = (~given).any(0)
-    later = _later(used)
+    later = read_later(used)
     history, memory = denoiser.start(params, batch.first_prompts, batch.reference)
 
     def segment(state: tuple, inputs: tuple) -> tuple[tuple, tuple]:
@@ -103,7 +103,9 @@ def chain_gradients(
         def run(grads: dict, carry: Carry) -> tuple:
             t = objective.time.sample(key_t, x_1.shape[0])
             noise = jax.random.normal(key_noise, x_1.shape, x_1.dtype)
-            context = ForcingContext(key=key_forcing, index=n, starts_chain=starts, later=later, denoise=denoise)
+            context = ForcingContext(
+                key=key_forcing, index=n, starts_chain=starts, trained=~given, later=later, denoise=denoise
+            )
             x_t, target = jax.lax.stop_gradient(forcing.inputs(carry, context, x_1, t, noise))
 
             def loss(trainable: dict, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -206,5 +208,5 @@ def chain_loss(objective: Objective, params: dict, batch: Batch, key: jax.Array)
         next_memory = jax.lax.cond(later, lambda: denoiser.update_memory(params, memory, x_1), lambda: memory)
         return (push(history, x_1, pack), next_memory), loss
 
-    _, losses = jax.lax.scan(segment, (history, memory), _segments_first(batch, given, used, _later(used)))
+    _, losses = jax.lax.scan(segment, (history, memory), _segments_first(batch, given, used, read_later(used)))
     return losses

@@ -64,9 +64,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     total = total_steps(stages)
     denoiser = Denoiser(experiment.model, experiment.guidance)
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
-    factory = StateFactory(
-        denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh, micro_batches=training.micro_batches
-    )
+    factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh)
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]).params, init)
     _claim(folder, experiment, datasets, init)
@@ -151,6 +149,8 @@ def _run_stage(
             trainable=stage.trainable,
             ema_decay=training.ema_decay,
             micro_batches=training.micro_batches,
+            first_update=last - stage.steps,
+            repeat=stage.repeat,
         ),
         donate_argnums=0,
     )

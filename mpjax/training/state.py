@@ -47,22 +47,22 @@ class StateFactory:
         seed: of initialisation; it does not depend on the mesh.
         batch: shapes of a batch (`jax.ShapeDtypeStruct` leaves).
         mesh: devices.
-        micro_batches: parts of a batch; a forcing's carry has the shape of one and passes through all of them.
     """
 
     denoiser: Denoiser
     seed: int
     batch: Batch
     mesh: Mesh
-    micro_batches: int = 1
 
     def _carry(self, stage: Stage) -> Carry:
-        """What the forcing of a stage keeps, before its first update."""
-        shape = self.batch.segments.shape
-        return stage.forcing.init((shape[0] // self.micro_batches, *shape[2:]))
+        """What the forcing of a stage keeps, before its first update, boxed where it is sharded as the batch."""
+        carry = stage.forcing.init(self.batch.segments.shape)
+        if not stage.forcing.carry_by_video:
+            return carry
+        return jax.tree.map(lambda x: nn.LogicallyPartitioned(x, ("batch", *[None] * (x.ndim - 1))), carry)
 
     def _boxed(self, stage: Stage) -> TrainState:
-        """A fresh state whose parameters are boxed with logical axis names."""
+        """A fresh state whose parameters and carry are boxed with logical axis names."""
         key = jax.random.key(self.seed)
         params = self.denoiser.init(
             jax.random.fold_in(key, 0),
@@ -101,7 +101,7 @@ class StateFactory:
 
         def fresh(params: Any) -> tuple:
             transformation = stage.optimizer.transformation(stage.steps)
-            return transformation.init(partition(params, stage.trainable)[0]), self._carry(stage)
+            return transformation.init(partition(params, stage.trainable)[0]), nn.unbox(self._carry(stage))
 
         make = jax.jit(fresh, out_shardings=(shardings.opt_state, shardings.carry))
         opt_state, carry = make(state.params)

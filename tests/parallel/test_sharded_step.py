@@ -30,5 +30,6 @@ def test_one_update_is_the_same_on_every_mesh():
     assert result["devices"] == 8 and result["moved"] > 0.1 and result["initial"] == 0
     for (mesh, share), row in zip(MESHES, result["rows"], strict=True):
         assert row["loss"] < 1e-5 and row["params"] < 1e-5, mesh
+        assert row["carry"] < 1e-4 and row["carry_share"] == 1 / (mesh.get("data", 1) * mesh.get("fsdp", 1)), mesh
         assert row["share"] <= share and row["moments"] == row["share"], mesh
         assert (row["share"] == 1.0) == (mesh == {"data": 8}), mesh

@@ -16,7 +16,7 @@ FLAGS = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 )
 
-# Two stages over 10 updates, saved every 3 and at each stage's end: 3, 6, 9, 10.
+# Two stages over 10 updates, saved every 3 and at each stage's end: 3, 6, 9 (between two sights of a batch), 10.
 CONFIG = '''
 """The smoke run of RecallWorld R1 with the smallest network that has every part."""
 from configs.recall_tiny import get_config as recall_tiny
@@ -30,7 +30,8 @@ def get_config(argument="two"):
     config.model.encoders.width = 8
     adam = dict(learning_rate=1e-2)
     first = dict(steps=6, optimizer=adam, curriculum=[(0, 2), (3, 3)])
-    second = dict(steps=4, forcing=dict(kind="direct"), trainable="output_head", optimizer=adam, curriculum=[(0, 3)])
+    echo = dict(forcing=dict(kind="echo"), repeat=2)
+    second = dict(steps=4, **echo, trainable="output_head", optimizer=adam, curriculum=[(0, 3)])
     config.training.update(
         stages=[first, second][: 1 if argument == "one" else 2],
         segments=3, batch_size=2, log_every=1, validate_every=0, sample_every=0, checkpoint_every=3,

@@ -39,3 +39,31 @@ def test_batches_follow_the_curriculum():
     train = datasets().train
     assert not np.stack([train[n].weight[:, 2:] for n in range(3)]).any()
     assert np.stack([train[n].weight[:, 2:] for n in range(15, 20)]).any()
+
+
+def test_a_batch_is_shown_as_often_as_its_stage_says(tmp_path):
+    """Stages of 5 updates in pairs, 4 one by one and 4 in threes; each stage begins with a batch of its own."""
+    path = tmp_path / "repeated.py"
+    path.write_text(REPEATED)
+    repeated, plain = (open_datasets(experiment.load(f"{path}:{name}")) for name in ("repeated", "plain"))
+    shown = [0, 0, 2, 2, 4, 5, 6, 7, 8, 9, 9, 9, 12]
+    for n, m in enumerate(shown):
+        assert same(repeated.train[n], plain.train[m]), n
+    for first in (1, 3, 10):  # resumed in the middle of a repeat
+        batches = read_from(repeated.train, first)
+        assert all(same(next(batches), plain.train[m]) for m in shown[first:])
+    assert same(repeated.validation[1], plain.validation[1])
+
+
+REPEATED = """
+from configs.recall_tiny import get_config as recall_tiny
+
+
+def get_config(argument):
+    config = recall_tiny("smoke")
+    stage = dict(curriculum=[(0, 2), (3, 4)])
+    repeats = [(5, 2), (4, 1), (4, 3)] if argument == "repeated" else [(5, 1), (4, 1), (4, 1)]
+    stages = [dict(stage, steps=steps, repeat=repeat) for steps, repeat in repeats]
+    config.training.update(stages=stages, batch_size=2)
+    return config
+"""

@@ -7,7 +7,16 @@ import optax
 import pytest
 
 from mpjax.diffusion.flow import TimeDistribution, interpolate, one_step_estimate, target_velocity
-from mpjax.diffusion.forcing import Direct, Student, Teacher
+from mpjax.diffusion.forcing import (
+    Direct,
+    Echo,
+    ErrorRecycling,
+    ForcingContext,
+    Residual,
+    SeparateTime,
+    Student,
+    Teacher,
+)
 from mpjax.diffusion.samplers import Euler
 from mpjax.models.architecture import FramePack
 from mpjax.models.framepack import push
@@ -26,19 +35,50 @@ def objective_for(denoiser, forcing=None, **fields):
     return Objective(denoiser=denoiser, forcing=forcing or Teacher(), time=TimeDistribution(), **fields)
 
 
+def used_carry(forcing, batch):
+    """A carry as earlier updates leave it, so that what an arm keeps has an effect."""
+    rng = np.random.default_rng(7)
+
+    def fill(x):
+        return jnp.full(x.shape, 3, x.dtype) if x.dtype == jnp.int32 else jnp.asarray(rng.normal(size=x.shape), x.dtype)
+
+    return jax.tree.map(fill, forcing.init(batch.segments.shape))
+
+
 def unrolled_loss(params, objective, batch, key, depth=None):
-    """The definition, segment by segment in Python: loss n sees ψ_n through its last `depth` updates."""
+    """The definition, segment by segment in Python: loss n sees ψ_n through its last `depth` updates.
+
+    Teacher, Direct and Student Forcing are written out; other arms are asked, and what they say is detached.
+    """
     denoiser, forcing = objective.denoiser, objective.forcing
     detached = jax.lax.stop_gradient(params)
     segments, total = batch.segments.shape[1], batch.weight.sum()
     history, memory = denoiser.start(params, batch.prompts[:, 0], batch.reference)
-    memories, fed, loss = [memory], [], 0.0
+    weight = np.asarray(batch.weight)
+    memories, fed, loss, carry = [memory], [], 0.0, used_carry(forcing, batch)
     for n in range(segments):
         key_t, key_noise, key_forcing = jax.random.split(jax.random.fold_in(key, n), 3)
         x_1 = batch.segments[:, n]
         t = objective.time.sample(key_t, x_1.shape[0])
         noise = jax.random.normal(key_noise, x_1.shape)
         x_t, target = interpolate(x_1, noise, t), target_velocity(x_1, noise)
+        given = weight[:, n] == 0
+
+        def denoise(x, t, n=n, history=history, memory=memory):
+            condition = denoiser.condition(detached, batch.prompts[:, n], batch.reference)
+            return denoiser.velocity(detached, x, t, history, condition, memory)
+
+        context = ForcingContext(
+            key=key_forcing,
+            index=jnp.int32(n),
+            starts_chain=jnp.asarray(~given & (weight[:, n - 1] == 0 if n else True)),
+            trained=jnp.asarray(~given),
+            later=jnp.asarray((weight[:, n + 1 :] != 0).any()),
+            denoise=denoise,
+        )
+        skipped = given.all()
+        if not (skipped or isinstance(forcing, Teacher | Direct | Student)):
+            x_t, target = jax.lax.stop_gradient(forcing.inputs(carry, context, x_1, t, noise))
         if depth is not None:  # replay the last `depth` updates from a detached ψ
             first = max(0, n - depth)
             memory = memories[0] if first == 0 else jax.lax.stop_gradient(memories[first])
@@ -47,18 +87,15 @@ def unrolled_loss(params, objective, batch, key, depth=None):
         condition = denoiser.condition(params, batch.prompts[:, n], batch.reference)
         v = denoiser.velocity(params, x_t, t, history, condition, memory)
         loss += (batch.weight[:, n] * jnp.square(v - target).mean((1, 2, 3, 4))).sum() / total
-        if isinstance(forcing, Teacher):
+        if isinstance(forcing, Teacher) or skipped:
             x = x_1
-        elif isinstance(forcing, Direct):
+        elif forcing == Direct():
             x = one_step_estimate(x_t, v, t)
-        else:
-
-            def denoise(x, t, n=n, history=history, memory=memory):
-                condition = denoiser.condition(detached, batch.prompts[:, n], batch.reference)
-                return denoiser.velocity(detached, x, t, history, condition, memory)
-
+        elif isinstance(forcing, Student):
             x = Euler(steps=forcing.steps).sample(denoise, jax.random.normal(key_forcing, x_1.shape))
-        x = jax.lax.stop_gradient(jnp.where(batch.weight[:, n, None, None, None, None] == 0, x_1, x))
+        else:
+            x, carry = jax.lax.stop_gradient(forcing.history(carry, context, x_1, x_t, jax.lax.stop_gradient(v), t))
+        x = jax.lax.stop_gradient(jnp.where(given[:, None, None, None, None], x_1, x))
         fed.append(x)
         history, memory = push(history, x, denoiser.architecture.framepack), denoiser.update_memory(params, memory, x)
         memories.append(memory)
@@ -74,7 +111,8 @@ def assert_same_gradient(got, want, tolerance=1e-5):
 def assert_gradient_of_the_unrolled_loss(denoiser, batch, params, forcing, depth):
     objective = objective_for(denoiser, forcing, bptt_depth=depth)
     trainable, frozen = partition(params, "all")
-    losses, grads, _ = jax.jit(lambda p: chain_gradients(objective, p, frozen, (), batch, KEY, batch.weight.sum()))(
+    carry = used_carry(forcing, batch)
+    losses, grads, _ = jax.jit(lambda p: chain_gradients(objective, p, frozen, carry, batch, KEY, batch.weight.sum()))(
         trainable
     )
     loss, want = jax.jit(jax.value_and_grad(lambda p: unrolled_loss(p, objective, batch, KEY, depth)))(params)
@@ -86,7 +124,14 @@ def assert_gradient_of_the_unrolled_loss(denoiser, batch, params, forcing, depth
 
 @pytest.mark.parametrize(
     ("forcing", "depth"),
-    [(Teacher(), None), (Teacher(), 0), (Teacher(), 1), (Direct(), None), (Direct(), 2), (Student(steps=2), None)],
+    [
+        (Teacher(), None),
+        (Teacher(), 0),
+        (Teacher(), 1),
+        (Direct(), None),
+        (Direct(), 2),
+        (Student(steps=2), None),
+    ],
     ids=lambda x: getattr(x, "kind", f"depth_{x}"),
 )
 def test_accumulated_gradient_of_a_small_recurrence(forcing, depth):
@@ -96,10 +141,27 @@ def test_accumulated_gradient_of_a_small_recurrence(forcing, depth):
     assert_gradient_of_the_unrolled_loss(linear_denoiser.RecurrentDenoiser(), data, params, forcing, depth)
 
 
+@pytest.mark.parametrize(
+    ("forcing", "depth"),
+    [
+        (Direct(estimate=SeparateTime(), clean_mix=0.3), None),
+        (Residual(), None),
+        (Echo(), 1),
+        (ErrorRecycling(size=2, intervals=2, input_probability=0.5), None),
+    ],
+    ids=lambda x: getattr(x, "kind", f"depth_{x}"),
+)
+def test_accumulated_gradient_with_what_an_arm_keeps_and_evaluates(forcing, depth):
+    """A chain that starts late in one video and ends early in the other."""
+    data = linear_denoiser.batch([[0, 1, 2, 1], [1, 0.5, 1, 0]])
+    params = linear_denoiser.recurrent_parameters()
+    assert_gradient_of_the_unrolled_loss(linear_denoiser.RecurrentDenoiser(), data, params, forcing, depth)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("forcing", "depth"),
-    [(Direct(), None), (Student(steps=2), None), (Teacher(), 1), (Teacher(), None), (Teacher(), 0)],
+    [(Direct(), None), (Student(steps=2), None), (Residual(), None), (Teacher(), 1), (Teacher(), None), (Teacher(), 0)],
     ids=lambda x: getattr(x, "kind", f"depth_{x}"),
 )
 def test_accumulated_gradient_of_the_network(tiny, forcing, depth):

@@ -1,11 +1,27 @@
-"""Learning-rate schedules in closed form, and the curriculum's arithmetic."""
+"""Learning-rate schedules in closed form, the curriculum's arithmetic, and the forcings as a config names them."""
 
+import json
 import math
 
 import pytest
 
+from mpjax import config
+from mpjax.diffusion.flow import TimeDistribution
+from mpjax.diffusion.forcing import (
+    Direct,
+    Echo,
+    ErrorRecycling,
+    Helios,
+    HistoryNoise,
+    LowNoise,
+    Resampling,
+    Residual,
+    SeparateTime,
+    Student,
+    Teacher,
+)
 from mpjax.errors import InputError
-from mpjax.training.curriculum import Stage, segments_at, stage_at, total_steps
+from mpjax.training.curriculum import Stage, batch_at, segments_at, stage_at, total_steps
 from mpjax.training.optimizer import Optimizer
 
 
@@ -36,6 +52,42 @@ def test_curriculum_by_update():
     assert total_steps(STAGES) == 15
 
 
+def test_repeated_batches_begin_with_their_stage():
+    stages = (Stage(steps=5, curriculum=((0, 1),), repeat=2), Stage(steps=7, curriculum=((0, 1),), repeat=3))
+    assert [batch_at(stages, n) for n in range(12)] == [0, 0, 2, 2, 4, 5, 5, 5, 8, 8, 8, 11]
+    assert [batch_at(STAGES, n) for n in range(16)] == list(range(16))
+
+
+@pytest.mark.parametrize(
+    ("fields", "arm"),
+    [
+        ({}, Teacher()),
+        ({"kind": "history_noise", "sigma": [0.0, 0.3]}, HistoryNoise(sigma=(0.0, 0.3))),
+        (
+            {"kind": "helios", "blur": [0.1, 0.2], "noise_probability": 0.5},
+            Helios(blur=(0.1, 0.2), noise_probability=0.5),
+        ),
+        ({"kind": "direct"}, Direct()),
+        ({"kind": "direct", "estimate": {"kind": "low_noise", "t_min": 0.5}}, Direct(estimate=LowNoise(t_min=0.5))),
+        (
+            {"kind": "direct", "steps": 2, "clean_mix": 0.25, "estimate": {"kind": "separate", "time": {"shift": 2.0}}},
+            Direct(steps=2, clean_mix=0.25, estimate=SeparateTime(time=TimeDistribution(shift=2.0))),
+        ),
+        ({"kind": "residual", "scale": 1, "entry": False}, Residual(scale=1.0, entry=False)),
+        ({"kind": "residual", "estimate": {"kind": "separate"}}, Residual(estimate=SeparateTime())),
+        ({"kind": "echo", "in_input": False}, Echo(in_input=False)),
+        ({"kind": "student", "steps": 10}, Student(steps=10)),
+        ({"kind": "resampling", "time": {"name": "uniform"}}, Resampling(time=TimeDistribution())),
+        ({"kind": "error_recycling", "size": 8}, ErrorRecycling(size=8)),
+    ],
+    ids=lambda x: x.kind if hasattr(x, "kind") else "",
+)
+def test_every_forcing_has_a_name_in_a_config_and_survives_json(fields, arm):
+    stage = config.build(Stage, {"steps": 1, "curriculum": [(0, 1)], "repeat": 2, "forcing": fields})
+    assert stage.forcing == arm
+    assert config.build(Stage, json.loads(json.dumps(config.to_dict(stage)))) == stage
+
+
 @pytest.mark.parametrize(
     ("cls", "fields", "named"),
     [
@@ -49,6 +101,8 @@ def test_curriculum_by_update():
         (Stage, {"steps": 1, "curriculum": ((0, 1), (0, 2))}, "curriculum"),
         (Stage, {"steps": 1, "curriculum": ((0, 1),), "given": 1}, "given"),
         (Stage, {"steps": 1, "curriculum": ((0, 1),), "bptt_depth": -1}, "bptt_depth"),
+        (Stage, {"steps": 1, "curriculum": ((0, 1),), "repeat": 0}, "repeat"),
+        (Stage, {"steps": 1, "curriculum": ((0, 1),), "forcing": Echo()}, "repeat is 1.* at least 2 with forcing echo"),
     ],
 )
 def test_bad_fields_are_named(cls, fields, named):
