@@ -16,6 +16,8 @@ from mpjax import config, experiment
 from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, fingerprint
+from mpjax.models.bank_memory import Retrieval
+from mpjax.models.segment_memory import MeanPool
 
 SMOKE = f"{config.find('recall_tiny.py')}:smoke"
 SHIPPED = sorted(p for p in Path(configs.__path__[0]).glob("*.py") if p.stem != "__init__")
@@ -145,6 +147,9 @@ def test_the_list_of_arguments_is_not_empty():
         ("--config.model.rope_axes=(16,8,8)", "model.rope_axes", (16, 8, 8)),
         ("--config.model.memory=None", "model.memory", None),
         ("--config.model.memory.residual=False", "model.memory.residual", False),
+        ("--config.model.memory.squeeze=B", "model.memory.squeeze", "B"),
+        ("--config.model.memory.kind=mean_pool", "model.memory", MeanPool(patch=(2, 4, 4), depth=1, heads=2)),
+        ("--config.model.memory.kind=retrieval", "model.memory", Retrieval(patch=(2, 4, 4), depth=1, heads=2)),
         ("--config.sampler.steps=7", "sampler", Euler(steps=7)),
         ("--config.sampler.kind=unipc", "sampler", UniPC(steps=10)),
         ("--config.sampler.shift=None", "sampler.shift", None),
@@ -180,6 +185,12 @@ def test_any_field_can_be_overridden(override, field, value):
         ("--config.mesh.fsdp=0", r"config\.mesh\.fsdp is 0"),
         ("--config.model.patch=3", r"config\.model\.patch is 3: it must divide the latents' 8 × 8"),
         ("--config.model.channels=4", r"config\.model\.channels is 4, but data\.world has channels \(RGB\) = 3"),
+        (
+            "--config.model.memory.kind=lstm",
+            r"config\.model\.memory\.kind is 'lstm': it must be one of first_seg",
+        ),
+        ("--config.model.memory.squeeze=D", r"config\.model\.memory\.squeeze is 'D': it must be one of A, B, C"),
+        ("--config.model.memory.top_k=2", r"config\.model\.memory\.top_k is not .* of kind 'semanticpack'"),
         ("--config.model.memory.heads=3", r"config\.model\.memory\.heads is 3"),
         ("--config.model.memory.window=6", r"config\.model\.memory\.window is 6"),
         ("--config.model.encoders=None", r"config\.model\.encoders is None"),

@@ -16,7 +16,7 @@ from mpjax.models.encoders import Condition
 from mpjax.models.framepack import RATES
 from mpjax.models.memorypack import Denoiser, Prompts
 
-OWN_PREFIX = "mpjax."  # tensors that no other implementation has: SemanticPack and the built-in encoders
+OWN_PREFIX = "mpjax."  # tensors that no other implementation has: long-term memory and built-in encoders
 
 _FEED_FORWARD = {"up": "net.0.proj", "down": "net.2"}
 _ATTENTION = {"to_q": "attn.to_q", "to_k": "attn.to_k", "to_v": "attn.to_v"}
@@ -65,7 +65,7 @@ _TOP = {
 }
 _EMBEDDERS = ("timestep_embedder", "guidance_embedder", "text_embedder")
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-_OWN = ("memorize", "squeeze", "prompt_encoder", "frame_encoder")
+_OWN = ("memorize", "squeeze", "recall", "prompt_encoder", "frame_encoder")
 
 
 def parameter_shapes(architecture: Architecture) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def boxed_shapes(architecture: Architecture) -> dict[str, Any]:
 def transformer_entries(architecture: Architecture) -> tuple[Entry, ...]:
     """Every array of the network and where checkpoints keep it, in the order of the tree.
 
-    SemanticPack's arrays and those of the built-in encoders keep their own paths behind `mpjax.`.
+    The long-term memory's arrays and those of the built-in encoders keep their own paths behind `mpjax.`.
     """
     shapes = jax.tree.leaves_with_path(parameter_shapes(architecture))
     return tuple(_entry(architecture, tuple(key.key for key in path), leaf.shape) for path, leaf in shapes)

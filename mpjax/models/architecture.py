@@ -4,6 +4,8 @@ import dataclasses
 from typing import Literal, get_args
 
 from mpjax.errors import InputError
+from mpjax.models.bank_memory import LongWindow, Retrieval
+from mpjax.models.segment_memory import FirstSegment, MeanPool
 from mpjax.models.semanticpack import SemanticPack
 
 RopeLayout = Literal["framepack_f1", "framepack_f0", "global"]
@@ -100,7 +102,7 @@ class Architecture:
         guidance_embeds: embed the distilled guidance scale (1000 · scale) beside the timestep.
         text_width, pooled_width, image_width: widths of the prompt tokens, the pooled prompt and the image tokens.
         framepack, encoders: see there.
-        memory: the long-term memory, see there; None is plain FramePack.
+        memory: the long-term memory by its `kind`, see there; None is plain FramePack.
         dtype: compute dtype, `float32` or `bfloat16`. Parameters are made in float32; those that are stored in bfloat16
             are used as they are, each cast where it is read.
         remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products).
@@ -121,7 +123,7 @@ class Architecture:
     pooled_width: int = 768
     image_width: int = 1152
     framepack: FramePack = FramePack()
-    memory: SemanticPack | None = SemanticPack()
+    memory: SemanticPack | MeanPool | FirstSegment | Retrieval | LongWindow | None = SemanticPack()
     encoders: Encoders | None = Encoders()
     dtype: str = "bfloat16"
     remat: str = "full"

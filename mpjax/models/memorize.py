@@ -51,10 +51,15 @@ class Memorizing:
         if self.window and -(-frames // self.patch[0]) % (self.window // self.patch[0]):
             raise InputError(f"memory.window is {self.window}: it must divide the {frames} frames of a segment")
 
-    def tokens(self, size: tuple[int, int, int]) -> int:
-        """Tokens Memorize emits for one segment of latents of this (frames, height, width)."""
-        t, h, w = token_grid(size, self.patch)
+    def segment_tokens(self, segment: tuple[int, int, int]) -> int:
+        """Tokens Memorize emits for one segment of (frames, height, width) latents."""
+        t, h, w = token_grid(segment, self.patch)
         return t * h * w
+
+    def window_tokens(self, segment: tuple[int, int, int]) -> int:
+        """Those of one window of it."""
+        frames, *picture = segment
+        return self.segment_tokens((self.window or frames, picture[0], picture[1]))
 
 
 class Attention(nn.Module):

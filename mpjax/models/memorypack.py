@@ -1,4 +1,4 @@
-"""MemoryPack: the whole denoiser. FramePack's history and SemanticPack's ψ in, velocity out.
+"""MemoryPack: the whole denoiser. FramePack's history and the long-term memory's ψ in, velocity out.
 
 Pure functions of (parameters, arrays): `velocity`, `init_memory`, `update_memory` and `condition` are methods of one
 Flax module; `Denoiser` binds them to plain functions, which is all that training and generation know.
@@ -19,12 +19,10 @@ from mpjax.models.architecture import Architecture
 from mpjax.models.encoders import Condition, FrameEncoder, PromptEncoder
 from mpjax.models.framepack import CleanEmbedder, History, empty_history, packed_table
 from mpjax.models.layers import Dense, patchify, unpatchify
-from mpjax.models.memorize import Memorize
-from mpjax.models.memory import Memory, pad_memory
+from mpjax.models.memory import Memory, empty_memory
 from mpjax.models.mmdit import MMDiT, OutputHead, TimeTextEmbedding
 from mpjax.models.refiner import TokenRefiner
 from mpjax.models.rope import Table
-from mpjax.models.semanticpack import Squeeze
 
 TIME_SCALE = 1000.0
 
@@ -36,7 +34,7 @@ class BlockInputs(flax.struct.PyTreeNode):
 
     Attributes:
         latents: tokens `[b, n, d]` in the order [4x, 2x, clean 1x, noisy].
-        context: tokens `[b, m, d]` in the order [image, prompt, ψ].
+        context: tokens `[b, m, d]` in the order [image, prompt, what is read from ψ].
         context_mask: bool `[b, m]`.
         temb: conditioning vector `[b, d]`.
         table: RoPE table of the latents.
@@ -79,8 +77,8 @@ class MemoryPack(nn.Module):
         self.blocks = MMDiT(arch)
         self.head = OutputHead(arch.channels * arch.patch**2)
         if arch.memory:
-            self.memorize = Memorize(arch.memory, arch.width, arch.mlp_width, dtype)
-            self.squeeze = Squeeze(arch.memory, arch.mlp_width, dtype)
+            self.long_term = arch.memory.module(arch.width, arch.mlp_width, dtype)
+            nn.share_scope(self, self.long_term)  # its parameters lie beside the others: memorize, squeeze, recall
         if arch.encoders:
             self.prompt_encoder = PromptEncoder(arch, arch.encoders)
             self.frame_encoder = FrameEncoder(arch, arch.encoders)
@@ -143,7 +141,8 @@ class MemoryPack(nn.Module):
         text = self.context_embedder(condition.text, condition.text_mask, timestep)
         context, mask = [image, text], [jnp.ones(image.shape[:2], bool), condition.text_mask]
         if memory.tokens.shape[1]:  # else this is FramePack-F1 to the last operation
-            context, mask = [*context, memory.tokens.astype(text.dtype)], [*mask, memory.valid]
+            tokens, valid = self.read_memory(memory, condition)
+            context, mask = [*context, tokens.astype(text.dtype)], [*mask, valid]
         return BlockInputs(
             latents=latents,
             context=jnp.concatenate(context, 1),
@@ -165,25 +164,27 @@ class MemoryPack(nn.Module):
         return -self.prediction(x_t, TIME_SCALE * (1.0 - t), history, condition, memory, guidance)
 
     def init_memory(self, condition: Condition, latent_size: tuple[int, int]) -> Memory:
-        """ψ_0 = concat(reference image, prompt), padded to the constant size of ψ."""
-        arch = self.architecture
-        b = condition.image.shape[0]
+        """ψ_0, of no tokens without a long-term memory."""
+        arch, b = self.architecture, condition.image.shape[0]
         if not arch.memory:
-            return Memory(tokens=jnp.zeros((b, 0, arch.width)), valid=jnp.zeros((b, 0), bool))
-        image = self.image_projection(condition.image)
-        timestep = jnp.full((b,), TIME_SCALE * (1.0 - arch.memory.timestep))
-        text = self.context_embedder(condition.text, condition.text_mask, timestep)
-        tokens = jnp.concatenate([image, text], 1).astype(jnp.float32)
-        valid = jnp.concatenate([jnp.ones(image.shape[:2], bool), condition.text_mask], 1)
-        squeezed = arch.memory.tokens((arch.framepack.segment_frames, *latent_size))
-        return pad_memory(tokens, valid, max(tokens.shape[1], squeezed))
+            return empty_memory(b, 0, arch.width)
+
+        def context(t: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+            timestep = jnp.full((b,), TIME_SCALE * (1.0 - t))
+            text = self.context_embedder(condition.text, condition.text_mask, timestep)
+            return self.image_projection(condition.image), text, condition.text_mask
+
+        return self.long_term.start(b, context, (arch.framepack.segment_frames, *latent_size))
 
     def update_memory(self, memory: Memory, segment: jax.Array) -> Memory:
-        """ψ_{n+1} from ψ_n and the segment x^n `[b, f, h, w, c]`; without SemanticPack, ψ as it was."""
+        """ψ_{n+1} from ψ_n and the segment x^n `[b, f, h, w, c]`; without a long-term memory, ψ as it was."""
+        return self.long_term.update(memory, segment) if self.architecture.memory else memory
+
+    def read_memory(self, memory: Memory, condition: Condition) -> tuple[jax.Array, jax.Array]:
+        """Tokens `[b, k, d]` of ψ_n that the next segment's context receives, and their mask bool `[b, k]`."""
         if not self.architecture.memory:
-            return memory
-        tokens = self.squeeze(self.memorize(segment), memory).astype(memory.tokens.dtype)
-        return pad_memory(tokens, jnp.ones(tokens.shape[:2], bool), memory.tokens.shape[1])
+            return memory.tokens, memory.valid
+        return self.long_term.read(memory, condition.pooled, condition.image)
 
     def __call__(self, prompts: Prompts, reference: jax.Array, segment: jax.Array) -> jax.Array:
         """Runs every part once, so that initialisation creates every parameter."""
@@ -260,5 +261,5 @@ class Denoiser:
         return self.apply(params, condition, size, method="init_memory")
 
     def update_memory(self, params: dict, memory: Memory, segment: jax.Array) -> Memory:
-        """ψ_{n+1} = Squeeze(ψ_n, Memorize(segment)), segment `[b, f, h, w, c]`."""
+        """ψ_{n+1} from ψ_n and a segment `[b, f, h, w, c]`."""
         return self.apply(params, memory, segment, method="update_memory")

@@ -2,7 +2,7 @@
 
 History and forced segments are detached, so ψ is the only link between segments. One forward scan takes, per segment,
 the gradient of its loss with respect to the parameters *and to ψ_n*; only these small cotangents, ψ_n and the segments
-are kept. One reverse scan then carries the cotangents back through Memorize and Squeeze alone,
+are kept. One reverse scan then carries the cotangents back through the memory's update alone,
 
     λ_n = ∂L_n/∂ψ_n + (∂ψ_{n+1}/∂ψ_n)ᵀ λ_{n+1},      ∂L/∂θ = Σ_n ∂L_n/∂θ + (∂ψ_{n+1}/∂θ)ᵀ λ_{n+1},
 

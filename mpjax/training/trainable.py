@@ -12,10 +12,10 @@ from mpjax.errors import InputError
 TRAINABLE_SETS = {
     "all": r".*",
     "output_head": r"head/.*",
-    "memory": r"(memorize|squeeze)/.*",
+    "memory": r"(memorize|squeeze|recall)/.*",
 }
 # What ψ is computed from; where none of it trains, no gradient flows through time.
-MEMORY_PATHS = re.compile(r"(memorize|squeeze|context_embedder|image_projection|prompt_encoder|frame_encoder)/")
+MEMORY_PATHS = re.compile(r"(memorize|squeeze|recall|context_embedder|image_projection|prompt_encoder|frame_encoder)/")
 
 
 def parameter_path(path: tuple[Any, ...]) -> str:

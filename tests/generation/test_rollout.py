@@ -156,7 +156,7 @@ class Recorder(Denoiser):
 
     def update_memory(self, params, memory, segment):
         tokens = memory.tokens / 2 + segment.reshape(*memory.tokens.shape)
-        return Memory(tokens=tokens, valid=jnp.roll(memory.valid, 1, 1))
+        return memory.taking(tokens, jnp.roll(memory.valid, 1, 1))
 
     def velocity(self, params, x_t, t, history, condition, memory):
         indices = frame_indices(history, self.architecture.framepack)
@@ -184,13 +184,13 @@ def test_training_and_generation_feed_the_network_the_same_bits():
         [int(values[2]) for values in training.seen] == [int(values[2]) for values in generation.seen] == [0, 1, 2, 3]
     )
     for n in range(segments):
-        assert len(training.seen[n]) == len(generation.seen[n]) == 12
+        assert len(training.seen[n]) == len(generation.seen[n]) == 13
         for a, b in zip(training.seen[n], generation.seen[n], strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
     changed = [(a != b).any() for a, b in zip(training.seen[2], training.seen[3], strict=True)]
-    # Frames, count, ψ, both positions, text: no constant is compared. Leaf 3 is `total`.
-    assert all(changed[i] for i in (1, 2, 4, 6, 7, 8))
+    # Frames, count, ψ and its count, both positions, text: no constant is compared. Leaf 3 is `total`.
+    assert all(changed[i] for i in (1, 2, 4, 6, 7, 8, 9))
 
 
 @pytest.mark.parametrize("time_factor", [1, 4])

@@ -13,6 +13,7 @@ from mpjax.models.memorize import Memorize
 from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.semanticpack import SemanticPack, Squeeze
+from tests.memories import KINDS, Harness
 from tests.models.numpy_network import attend, feed_forward, heads, linear, norm, patch_embed
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
@@ -74,25 +75,30 @@ SIZE = Memory(tokens=RNG.normal(size=(2, 6, WIDTH)), valid=np.array([[1, 1, 0, 1
 QUERY = RNG.normal(size=(2, 4, WIDTH))
 
 
+def squeezed(p, query, source, valid, residual=True):
+    """Squeeze in NumPy, float64."""
+    allowed = np.repeat(valid[:, None], query.shape[1], 1)
+    x = attention(p["attention"], norm(query, p["norm_query"]), norm(source, p["norm_memory"]), allowed)
+    x = x + query if residual else x
+    x = x + feed_forward(p["mlp"], norm(x, p["norm_mlp"])) if "mlp" in p else x
+    return norm(x, p["norm_out"])
+
+
 @pytest.mark.parametrize(("residual", "mlp"), [(True, True), (False, True), (True, False), (False, False)])
 def test_squeeze_reads_psi_with_the_segment_as_query(residual, mlp):
     module = Squeeze(dataclasses.replace(SPEC, residual=residual, mlp=mlp), MLP)
-    p = random_params(module, f32(QUERY), f32(SIZE))
+    p = random_params(module, f32(QUERY), f32(SIZE.tokens))
     assert ("mlp" in p) == mlp
-    allowed = np.repeat(SIZE.valid[:, None], 4, 1)
-    x = attention(p["attention"], norm(QUERY, p["norm_query"]), norm(SIZE.tokens, p["norm_memory"]), allowed)
-    x = x + QUERY if residual else x
-    x = x + feed_forward(p["mlp"], norm(x, p["norm_mlp"])) if mlp else x
-    want = norm(x, p["norm_out"])
-    got = module.apply({"params": f32(p)}, f32(QUERY), f32(SIZE))
+    want = squeezed(p, QUERY, SIZE.tokens, SIZE.valid, residual)
+    got = module.apply({"params": f32(p)}, f32(QUERY), f32(SIZE.tokens), SIZE.valid)
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
 def test_invalid_psi_tokens_reach_nothing():
     module = Squeeze(SPEC, MLP)
-    params = {"params": f32(random_params(module, f32(QUERY), f32(SIZE)))}
+    params = {"params": f32(random_params(module, f32(QUERY), f32(SIZE.tokens)))}
     other = np.where(SIZE.valid[..., None], SIZE.tokens, 1e4)
-    plain, changed = (module.apply(params, f32(QUERY), f32(SIZE.replace(tokens=x))) for x in (SIZE.tokens, other))
+    plain, changed = (module.apply(params, f32(QUERY), f32(x), SIZE.valid) for x in (SIZE.tokens, other))
     np.testing.assert_array_equal(plain, changed)
 
 
@@ -104,7 +110,7 @@ def test_psi_keeps_its_size_and_prompt_padding_stays_invalid(patch, tokens):
     reference, segment = jnp.ones((2, 1, 4, 4, 3)), jnp.ones((2, 2, 4, 4, 3))
     prompts = jnp.array([[5, 6, 7, 0, 0, 0, 0, 0], [5] * 8], jnp.int32)
     params = perturbed_params(denoiser, tiny_batch(denoiser.architecture))
-    assert arch.memory.tokens((2, 4, 4)) == tokens
+    assert arch.memory.segment_tokens((2, 4, 4)) == tokens
     _, memory = denoiser.start(params, prompts, reference)
     size = max(5, tokens)
     assert memory.tokens.shape == (2, size, 16)
@@ -152,5 +158,62 @@ def test_a_padded_last_window_is_allowed():
 def test_full_size_memory_has_the_paper_s_token_counts():
     """(2, 4, 4) makes 1.9k tokens of a 480p segment and (1, 4, 4) makes 3.5k, above ψ_0's 1.2k."""
     segment = (FramePack().segment_frames, 60, 104)
-    assert SemanticPack(patch=(2, 4, 4)).tokens(segment) == 5 * 15 * 26 == 1950
-    assert SemanticPack(patch=(1, 4, 4)).tokens(segment) == 9 * 15 * 26 == 3510
+    assert SemanticPack(patch=(2, 4, 4)).segment_tokens(segment) == 5 * 15 * 26 == 1950
+    assert SemanticPack(patch=(1, 4, 4)).segment_tokens(segment) == 9 * 15 * 26 == 3510
+
+
+def recurrence(harness, count):
+    """ψ_count by hand: tokens and mask of the valid places, in the order of ψ."""
+    spec, p = harness.spec, jax.tree.map(lambda x: np.asarray(x, np.float64), harness.params["squeeze"])
+    image, text, mask = (np.asarray(x) for x in harness.context(spec.timestep))
+    psi, valid = image, np.ones(image.shape[:2], bool)
+    if spec.initial != "image":
+        psi, valid = np.concatenate([image, text], 1), np.concatenate([valid, mask], 1)
+    psi = psi * 0.0 if spec.initial == "zero" else psi.astype(np.float64)
+    share = 1 / (1 + np.exp(-p["gate"])) if "gate" in p else 1.0
+    for n in range(count):
+        visual = harness.memorized(n)
+        seen = np.ones(visual.shape[:2], bool)
+        if spec.squeeze == "A":
+            new = squeezed(p, visual, psi, valid)
+            psi, valid = (new if n == 0 else psi + share * (new - psi)), seen
+        else:
+            if spec.squeeze == "C" and n == 0:
+                window = visual[:, : visual.shape[1] // (SEGMENT_FRAMES // spec.window if spec.window else 1)]
+                psi, valid = np.concatenate([psi, window], 1), np.concatenate([valid, seen[:, : window.shape[1]]], 1)
+            psi = psi + share * (squeezed(p, psi, visual, seen) - psi)
+    return psi, valid
+
+
+SEGMENT_FRAMES = 2
+VARIANTS = {name: KINDS[name] for name in KINDS if hasattr(KINDS[name], "squeeze")}
+VARIANTS["C_window"] = dataclasses.replace(KINDS["C"], window=1)
+VARIANTS["A_late_text"] = dataclasses.replace(KINDS["A"], timestep=0.75)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_its_recurrence(name, count):
+    harness = Harness(VARIANTS[name])
+    memory = harness.after(count)
+    want, valid = recurrence(harness, count)
+    n = want.shape[1]
+    np.testing.assert_array_equal(memory.valid[:, :n], valid)
+    assert not np.asarray(memory.valid[:, n:]).any()
+    got = np.asarray(memory.tokens)[:, :n]
+    np.testing.assert_allclose(got[valid], want[valid], atol=1e-4)
+    tokens, mask = harness.read(memory)
+    np.testing.assert_array_equal(tokens, memory.tokens)
+    np.testing.assert_array_equal(mask, memory.valid)
+
+
+@pytest.mark.parametrize(("initial", "by"), [("prompt_and_image", (1, 1)), ("image", (0, 1)), ("zero", (0, 0))])
+def test_what_psi_starts_from(initial, by):
+    """Which of text and image ψ_2 depends on."""
+    harness = Harness(dataclasses.replace(KINDS["A"], initial=initial))
+    plain, changed = harness.after(2), {}
+    for name in ("text", "image"):
+        other = Harness(harness.spec)
+        setattr(other, name, getattr(other, name) + 1.0 + jnp.arange(16.0) / 8)
+        changed[name] = float(jnp.abs(other.after(2).tokens - plain.tokens).max())
+    assert (changed["text"] > 1e-4, changed["image"] > 1e-4) == by

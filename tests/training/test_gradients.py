@@ -25,8 +25,10 @@ from mpjax.training.gradients import Objective, chain_gradients, chain_loss
 from mpjax.training.state import TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.trainable import parameter_path, partition
+from tests.memories import KINDS
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 from tests.training import linear_denoiser
+from tests.training.memory_denoiser import MemoryDenoiser
 
 KEY = jax.random.key(3)
 
@@ -118,8 +120,8 @@ def assert_gradient_of_the_unrolled_loss(denoiser, batch, params, forcing, depth
     loss, want = jax.jit(jax.value_and_grad(lambda p: unrolled_loss(p, objective, batch, KEY, depth)))(params)
     np.testing.assert_allclose(losses.sum(), loss, rtol=1e-5)
     assert_same_gradient(grads, want)
-    squeeze = sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(want["squeeze"]))
-    assert (squeeze == 0) == (depth == 0)
+    memorize = sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(want["memorize"]))
+    assert (memorize == 0) == (depth == 0)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,29 @@ def test_accumulated_gradient_with_what_an_arm_keeps_and_evaluates(forcing, dept
     data = linear_denoiser.batch([[0, 1, 2, 1], [1, 0.5, 1, 0]])
     params = linear_denoiser.recurrent_parameters()
     assert_gradient_of_the_unrolled_loss(linear_denoiser.RecurrentDenoiser(), data, params, forcing, depth)
+
+
+EVERY_MEMORY = [
+    *((kind, None) for kind in ("mean_pool", "retrieval", "long_window")),
+    *(
+        pytest.param(kind, depth, marks=pytest.mark.slow)
+        for depth, kinds in {
+            None: ("A_gate", "B", "C_gate", "B_image_gate", "first_segment"),
+            0: ("C", "mean_pool", "retrieval", "long_window"),
+            1: ("B", "C", "mean_pool", "retrieval", "long_window"),
+            4: ("A", "C_gate", "retrieval"),
+        }.items()
+        for kind in kinds
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "depth"), EVERY_MEMORY)
+def test_accumulated_gradient_of_every_memory(kind, depth):
+    """A memory behind a small velocity: a given segment, a gap, more segments than a bank holds."""
+    denoiser = MemoryDenoiser(KINDS[kind])
+    data = linear_denoiser.batch([[0, 1, 0, 1, 2], [1, 1, 0, 0.5, 1]])
+    assert_gradient_of_the_unrolled_loss(denoiser, data, denoiser.parameters(), Teacher(), depth)
 
 
 @pytest.mark.slow

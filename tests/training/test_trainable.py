@@ -12,6 +12,7 @@ PARAMS = {
     "head": {"proj_out": {"bias": jnp.ones(1)}},
     "memorize": {"embed": {"kernel": jnp.ones((2, 2))}},
     "squeeze": {"attention": {"kernel": jnp.ones(3)}},
+    "recall": {"entries": {"age": {"kernel": jnp.ones((2, 3))}}},
     "x_embedder": {"kernel": jnp.ones(4)},
     "frame_encoder": {"kernel": jnp.ones(5)},
 }
@@ -22,7 +23,7 @@ PARAMS = {
     [
         ("all", set(PARAMS), True),
         ("output_head", {"head"}, False),
-        ("memory", {"memorize", "squeeze"}, True),
+        ("memory", {"memorize", "squeeze", "recall"}, True),
     ],
 )
 def test_sets(name, rooms, memory):
@@ -49,6 +50,7 @@ def test_unknown_and_empty_sets_are_refused():
     [
         ("memorize", True),
         ("squeeze", True),
+        ("recall", True),
         ("context_embedder", True),
         ("image_projection", True),
         ("prompt_encoder", True),
