@@ -9,11 +9,8 @@ import hashlib
 import io
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from mpjax import config, experiment
+from mpjax import config, experiment, provenance
 from mpjax.data.filmstrip import filmstrip, png
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.forcing import Direct
@@ -97,7 +94,7 @@ class _Parts:
             start = time.monotonic()
             result = make()
             seconds = round(time.monotonic() - start, 1)
-            stored = {"settings": _settings(), "commit": _commit(), "seconds": seconds, "result": result}
+            stored = {"settings": _settings(), "commit": provenance.commit(), "seconds": seconds, "result": result}
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(stored))
             temporary.replace(path)
@@ -275,8 +272,8 @@ def _write(
         "command": f"python -m mpjax demo --run={folder}",
         "commit": ", ".join(str(commit) for commit in parts.commits),
         "seeds": {"training": 0, "evaluation": EVALUATION_SEED},
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("jax", "flax", "optax", "mpjax")}},
-        "machine": {"system": platform.platform(), "cores": os.cpu_count(), "device": jax.devices()[0].device_kind},
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
         "seconds": {**_install_seconds(), **parts.seconds},
         "recall": {arm: part["report"] for arm, part in recall.items()},
         "training": {arm: part["training"] for arm, part in recall.items()},
@@ -328,14 +325,3 @@ def _segment_time_ratio(seconds: list[float]) -> dict[str, float]:
 def _install_seconds() -> dict[str, float]:
     text = os.environ.get("MPJAX_INSTALL_SECONDS")
     return {"install": float(text)} if text else {}
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, with a + where it was changed; None outside a git checkout."""
-    root = Path(__file__).parent.parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

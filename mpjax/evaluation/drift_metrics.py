@@ -12,6 +12,9 @@ from mpjax.evaluation.statistics import mean_interval, theil_sen_interval
 DEAD_SPEED = 0.25
 """Below this part of the prompted speed a segment counts as dead."""
 
+WINDOW_SEGMENTS = 4
+"""Generated segments that count as early, and as late."""
+
 _PSNR_FLOOR = 1e-10
 
 
@@ -75,6 +78,34 @@ def start_end_contrast(values: np.ndarray, *, fraction: float = 0.15, seed: int 
     contrast = np.abs(values[:, :frames].mean(axis=1) - values[:, -frames:].mean(axis=1)).mean(axis=-1)
     mean, low, high = mean_interval(contrast, seed=seed)
     return {"mean": mean, "ci95": [low, high], "fraction": fraction}
+
+
+def manifold_error(off_manifold: np.ndarray, *, fps: float, segment_frames: int, seed: int = 0) -> dict:
+    """The RMS error of a frame to the nearest valid one, sqrt(R), and how it grows.
+
+    Args:
+        off_manifold: R, `[n, t]`, from the first generated frame on.
+        fps: frames a second.
+        segment_frames: f; t is a multiple of it.
+        seed: of the bootstrap.
+
+    Returns:
+        {early, late: {mean, ci95}, slope: as of `drift_slope`, window_segments}: over the first and over the last
+        WINDOW_SEGMENTS segments, or all where there are fewer.
+
+    Raises:
+        InputError: the shape is wrong, or t is no multiple of f.
+    """
+    error = np.sqrt(_curves(off_manifold))
+    segments = _segments(error, segment_frames)
+    window = min(WINDOW_SEGMENTS, segments)
+    frames = window * segment_frames
+    return {
+        "early": _mean(error[:, :frames].mean(axis=1), seed),
+        "late": _mean(error[:, -frames:].mean(axis=1), seed),
+        "slope": drift_slope(error, fps=fps, seed=seed),
+        "window_segments": window,
+    }
 
 
 def survival_time(off_manifold: np.ndarray, *, threshold: float, fps: float) -> dict:
@@ -241,8 +272,8 @@ def drift_report(
         seed: of the bootstrap.
 
     Returns:
-        {slope, contrast: {off_manifold, gain, psnr}, survival, identity, off_manifold_by_segment, exposure_gap}; the
-        last is None without `true_history`.
+        {slope, error: as of `manifold_error`, contrast: {off_manifold, gain, psnr}, survival, identity,
+        off_manifold_by_segment, exposure_gap}; the last is None without `true_history`.
 
     Raises:
         InputError: shapes that do not fit.
@@ -253,6 +284,7 @@ def drift_report(
         gap = exposure_gap(values, true_history, segment_frames=segment_frames, seed=seed)
     return {
         "slope": drift_slope(values, fps=fps, seed=seed),
+        "error": manifold_error(values, fps=fps, segment_frames=segment_frames, seed=seed),
         "contrast": {
             "off_manifold": start_end_contrast(values, seed=seed),
             "gain": start_end_contrast(gain, seed=seed),
@@ -277,9 +309,15 @@ def _mean(values: np.ndarray, seed: int) -> dict:
     return {"mean": mean, "ci95": [low, high]}
 
 
+def _segments(values: np.ndarray, segment_frames: int) -> int:
+    """Segments of `[n, t]` curves."""
+    if segment_frames < 1 or values.shape[1] % segment_frames:
+        raise InputError(
+            f"{values.shape[1]} frames are no whole number of segments of {segment_frames}: cut them to one"
+        )
+    return values.shape[1] // segment_frames
+
+
 def _by_segment(values: np.ndarray, segment_frames: int, seed: int) -> list[dict]:
-    n, t = values.shape
-    if segment_frames < 1 or t % segment_frames:
-        raise InputError(f"{t} frames are no whole number of segments of {segment_frames}: cut them to one")
-    means = values.reshape(n, -1, segment_frames).mean(axis=2)
+    means = values.reshape(len(values), _segments(values, segment_frames), -1).mean(axis=2)
     return [{"segment": segment, **_mean(means[:, segment], seed)} for segment in range(means.shape[1])]

@@ -30,7 +30,7 @@ def recall_figure(recall: dict) -> Figure:
     Args:
         recall: arm → what `recall_metrics.recall_report` returns.
     """
-    figure, axes = _figure("hidden segments between leaving and returning (gap)", "recall [%]")
+    figure, axes = blank_figure("hidden segments between leaving and returning (gap)", "recall [%]")
     gaps = sorted({row["gap"] for arm in recall.values() for row in arm["gaps"]})
     beyond = {row["gap"]: row["beyond_reach"] for arm in recall.values() for row in arm["gaps"]}
     chances = {row["chance"] for arm in recall.values() for row in arm["gaps"]}
@@ -48,14 +48,14 @@ def recall_figure(recall: dict) -> Figure:
         places = [gaps.index(row["gap"]) + shift for row in rows]
         rates = [100 * row["rate"] for row in rows]
         low, high = ([100 * row["ci95"][end] for row in rows] for end in (0, 1))
-        axes.vlines(places, low, high, color=_colour(index), linewidth=1.5, gid=f"interval-{index}")
-        axes.plot(places * 2, low + high, **_style(index, marker="_", linestyle="none"))
-        axes.plot(places, rates, label=name, gid=f"series-{index}", **_style(index))
+        axes.vlines(places, low, high, color=series_colour(index), linewidth=1.5, gid=f"interval-{index}")
+        axes.plot(places * 2, low + high, **series_style(index, marker="_", linestyle="none"))
+        axes.plot(places, rates, label=name, gid=f"series-{index}", **series_style(index))
     axes.set_xticks(range(len(gaps)), [str(gap) for gap in gaps])
     axes.set_xlim(-0.5, max(len(gaps), 1) - 0.5)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -65,16 +65,16 @@ def drift_figure(drift: dict) -> Figure:
     Args:
         drift: forcing → what `drift_metrics.drift_report` returns.
     """
-    figure, axes = _figure("generated segment", "off-manifold energy R")
+    figure, axes = blank_figure("generated segment", "off-manifold energy R")
     for index, (name, forcing) in enumerate(drift.items()):
         rows = [row for row in forcing["off_manifold_by_segment"] if row["mean"] is not None]
         places = [row["segment"] for row in rows]
         low, high = [row["ci95"][0] for row in rows], [row["ci95"][1] for row in rows]
-        axes.fill_between(places, low, high, color=_colour(index), alpha=0.2, linewidth=0, gid=f"band-{index}")
-        style = _style(index, markersize=4, markevery=max(1, len(rows) // 12))
+        axes.fill_between(places, low, high, color=series_colour(index), alpha=0.2, linewidth=0, gid=f"band-{index}")
+        style = series_style(index, markersize=4, markevery=max(1, len(rows) // 12))
         axes.plot(places, [row["mean"] for row in rows], label=name, gid=f"series-{index}", **style)
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -84,9 +84,9 @@ def segment_seconds_figure(seconds: list) -> Figure:
     Args:
         seconds: one number a segment; None leaves a hole.
     """
-    figure, axes = _figure("generated segment", "time [s]", height=2.6)
+    figure, axes = blank_figure("generated segment", "time [s]", height=2.6)
     places = [place for place, value in enumerate(seconds) if value is not None]
-    axes.plot(places, [seconds[x] for x in places], gid="series-0", **_style(0, markersize=3, linewidth=1))
+    axes.plot(places, [seconds[x] for x in places], gid="series-0", **series_style(0, markersize=3, linewidth=1))
     axes.set_ylim(bottom=0)
     return figure
 
@@ -108,7 +108,7 @@ def training_figure(training: dict) -> Figure:
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
     for index, (name, arm) in enumerate(arms.items()):
         axes = panels[index]
-        for key, style in (("loss", {"color": SERIES[0], "linewidth": 1.4}), ("held_out", _style(1, linestyle="none"))):
+        for key, style in (("loss", {"color": SERIES[0], "linewidth": 1.4}), ("held_out", series_style(1, linestyle="none"))):
             axes.plot([x for x, _ in arm[key]], [y for _, y in arm[key]], gid=f"{key}-{index}", **style)
         axes.set_title(name, color=INK, fontsize=11)
         _prepare(axes, "update", "loss" if index % columns == 0 else "")
@@ -152,7 +152,7 @@ def png(figure: Figure, dots_per_inch: int = 120) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(x: str, y: str, height: float = 3.8) -> tuple[Figure, Axes]:
+def blank_figure(x: str, y: str, height: float = 3.8) -> tuple[Figure, Axes]:
     """An empty drawing with named axes, `height` inches high."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
@@ -170,19 +170,21 @@ def _prepare(axes: Axes, x: str, y: str) -> None:
     axes.spines[["left", "bottom"]].set_color(INK)
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
     """Names of the series above the drawing."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=4, frameon=False, labelcolor=INK, borderaxespad=0)
 
 
-def _colour(index: int) -> str:
+def series_colour(index: int) -> str:
+    """Of series `index`; they repeat after the sixth."""
     return SERIES[index % len(SERIES)]
 
 
-def _style(index: int, **changes) -> dict:
+def series_style(index: int, **changes) -> dict:
+    """Keywords of a line with markers for series `index`, with changes."""
     marker = _MARKERS[index % len(_MARKERS)]
-    return {"color": _colour(index), "marker": marker, "linewidth": 1.6, "markersize": 6, **changes}
+    return {"color": series_colour(index), "marker": marker, "linewidth": 1.6, "markersize": 6, **changes}
 
 
 DRAWINGS: dict[str, Callable[..., Figure]] = {

@@ -1,0 +1,30 @@
+"""Where a result comes from: source, versions, machine."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+
+def commit() -> str | None:
+    """The commit of the source tree, with a + where it was changed; None outside a git checkout."""
+    root = Path(__file__).parent.parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what decides numbers."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("jax", "flax", "optax", "mpjax")}}
+
+
+def machine() -> dict[str, str | int | None]:
+    """The system, its cores, and the kind of the first device."""
+    return {"system": platform.platform(), "cores": os.cpu_count(), "device": jax.devices()[0].device_kind}
