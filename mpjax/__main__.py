@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,28 @@ def _demo(args: argparse.Namespace, overrides: list[str]) -> None:
     demo(args.run)
 
 
+def _ablate(args: argparse.Namespace, overrides: list[str]) -> None:
+    # Many small programs, as in the demo.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    from mpjax.ablation import design
+    from mpjax.ablation.command import ablate
+    from mpjax.ablation.schedule import parse_share
+
+    out = args.out or Path("results/recallworld") / Path(args.config.partition(":")[0]).stem
+    words = [
+        "python",
+        "-m",
+        "mpjax",
+        "ablate",
+        f"--config={args.config}",
+        f"--run={args.run}",
+        f"--out={out}",
+        *overrides,
+    ]
+    share = parse_share(args.share)
+    ablate(design.load(args.config, overrides), args.run, out, share=share, command=shlex.join(words))
+
+
 def _shift(text: str) -> float | str:
     """The value of --shift, as `generation.sampling.SamplingRequest` takes it."""
     return text if text == "dynamic" else float(text)
@@ -114,6 +137,21 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--run", type=Path, required=True, help="run folder")
     verb.add_argument(
         "--init", type=Path, help="run folder, or what `convert --input` reads, whose weights to start from"
+    )
+
+    verb = add("ablate", _ablate, "Train and measure every arm of an ablation with every seed, and compare them.")
+    verb.add_argument(
+        "--config", required=True, help="ablation file, FILE.py or FILE.py:ARGUMENT; fields as --config.seeds=[0,1]"
+    )
+    verb.add_argument("--run", type=Path, required=True, help="folder for the runs; the same command goes on with it")
+    verb.add_argument(
+        "--out", type=Path, help="folder for tables, figures and claims (default: results/recallworld/NAME of the file)"
+    )
+    verb.add_argument(
+        "--share",
+        default="0/1",
+        metavar="I/N",
+        help="do every Nth cell from the Ith on, so that N processes share the work (default: 0/1, all)",
     )
 
     verb = add("generate", _generate, "Generate videos; the same command again goes on where it stopped.")

@@ -204,7 +204,13 @@ def latest_step(run: Path) -> int:
     folder = run / "checkpoints"
     if not folder.is_dir():
         raise InputError(f"{run} holds no checkpoints: give the folder of a run that `train` wrote")
-    steps = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and (entry / COMPLETE).is_file()]
+    steps = steps_of(run)
     if not steps:
         raise InputError(f"{folder} holds no finished checkpoint: let `train` run until it saves one")
-    return max(steps)
+    return steps[-1]
+
+
+def steps_of(run: Path) -> list[int]:
+    """The steps of the complete checkpoints of a run folder, rising."""
+    entries = (run / "checkpoints").glob("[0-9]*")
+    return sorted(int(entry.name) for entry in entries if entry.name.isdigit() and (entry / COMPLETE).is_file())

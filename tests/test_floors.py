@@ -12,7 +12,7 @@ ROOT = Path(mpjax.__path__[0])
 # Ground first. Rooms of one floor do not import one another; the longest matching name decides.
 FLOORS = [
     ["errors"],
-    ["config", "diffusion", "parallel", "progress", "stopping"],
+    ["config", "diffusion", "parallel", "progress", "provenance", "stopping"],
     ["models", "training.optimizer", "training.trainable"],
     ["interop", "training.curriculum"],
     ["codecs", "conditioning"],
@@ -21,7 +21,7 @@ FLOORS = [
     ["datasets", "weights"],
     ["generation", "interop.convert", "training"],
     ["api", "evaluation"],
-    ["demo"],
+    ["ablation", "demo"],
     ["__init__", "__main__"],
 ]
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -8,8 +8,8 @@ Every test reads cells, `{arm: {seed: cell}}`, where a cell holds
     held_out_loss: teacher-forced loss on held-out batches
 
 Seeds are paired: all arms of one seed saw the same batches and are evaluated on the same clips. Differences have
-Student's t interval over seeds, ratios that of their log (`statistics`). A claim for all gaps is confirmed if it is at
-each one at 95 % (an intersection of tests needs no correction) and refuted at one of them after Bonferroni's correction.
+Student's t interval over seeds, ratios that of their log (`statistics`). A claim for all gaps is confirmed if it holds
+at each one at 95 % (an intersection of tests needs no correction), and refuted by one of them after Bonferroni's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,9 @@ INSIDE_DIFFERENCE = 0.05
 SLOTS_RECALL = 0.5  # what a memory without order can reach with two toys
 SUCCESS = 0.5
 
-DRIFT = "The error of a minute on the model's own frames grows more slowly than under teacher forcing, at no other cost."
+DRIFT = (
+    "The error of a minute on the model's own frames grows more slowly than under teacher forcing, at no other cost."
+)
 SLOPE_RATIO, RECIPE_SLOPE_RATIO = 0.8, 0.6
 DRIFT_SEEDS, DRIFT_SECONDS = 5, 60.0
 EARLY_RATIO = 1.05
@@ -113,9 +115,7 @@ def memory_claim(
     return Claim(key="a memory", text=MEMORY, parts=tuple(parts))
 
 
-def drift_claim(
-    cells: Cells, *, arm: str, teacher: str, evaluation: str = "drift", bar: float = SLOPE_RATIO
-) -> Claim:
+def drift_claim(cells: Cells, *, arm: str, teacher: str, evaluation: str = "drift", bar: float = SLOPE_RATIO) -> Claim:
     """Claim (b1) for one arm.
 
     Args:
@@ -131,7 +131,8 @@ def drift_claim(
         values = np.asarray([[pick(cell["drift"][evaluation]) for cell in pair] for pair in pairs], float)
         return values[:, 0], values[:, 1]
 
-    horizon = min((cell["drift"][evaluation]["survival"]["horizon_seconds"] for pair in pairs for cell in pair), default=0)
+    reports = [cell["drift"][evaluation] for pair in pairs for cell in pair]
+    horizon = min((report["survival"]["horizon_seconds"] for report in reports), default=0)
     parts = [
         required(
             f"{DRIFT_SEEDS} seeds or more, {DRIFT_SECONDS:g} s or more",

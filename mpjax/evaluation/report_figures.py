@@ -108,7 +108,8 @@ def training_figure(training: dict) -> Figure:
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
     for index, (name, arm) in enumerate(arms.items()):
         axes = panels[index]
-        for key, style in (("loss", {"color": SERIES[0], "linewidth": 1.4}), ("held_out", series_style(1, linestyle="none"))):
+        line = {"color": SERIES[0], "linewidth": 1.4}
+        for key, style in (("loss", line), ("held_out", series_style(1, linestyle="none"))):
             axes.plot([x for x, _ in arm[key]], [y for _, y in arm[key]], gid=f"{key}-{index}", **style)
         axes.set_title(name, color=INK, fontsize=11)
         _prepare(axes, "update", "loss" if index % columns == 0 else "")
