@@ -2,8 +2,8 @@
 
     python -m mpjax ablate --config=configs/ablations/memory_t0.py --run=runs/ablation_memory_t0
 
-Every arm makes the same updates on the same batches; `memory` is SemanticPack as the paper adopts it (Squeeze A), `none`
-is FramePack alone. `r2` and `r2_none` are the first two on R2, where the prompt says which of two toys returns.
+Every arm makes the same updates on the same batches; `memory` is SemanticPack as the paper adopts it (Squeeze A),
+`none` is FramePack alone. `r2` and `r2_none` are the first two on R2, where the prompt says which of two toys returns.
 Arguments: `full` (default) and `smoke` (two arms of a few updates, for tests).
 """
 

@@ -150,7 +150,6 @@ def _parameter_shapes(trained: Experiment) -> dict:
         seed=trained.seed,
         batch=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
         mesh=trained.mesh.build(),
-        micro_batches=trained.training.micro_batches,
     )
     states = [factory.abstract(stage) for stage in trained.training.stages]
     params = nn.unbox(states[0].params)
