@@ -3,8 +3,8 @@
     python -m mpjax ablate --config=configs/ablations/forcing_t0.py --run=runs/ablation_forcing_t0
 
 One base a seed is trained by teacher forcing; every arm then goes on from it with the same number of updates on the
-same batches, chains of four segments after two given ones, and differs in forcing alone. `echo` and `teacher_repeat` see
-each batch twice in a row.
+same batches, chains of four segments after two given ones, and differs in forcing alone. `echo` and `teacher_repeat`
+see each batch twice in a row.
 
 Arguments, joined by commas: a world, `aligned` (default; every segment repeats the frames of the one before),
 `unaligned` (segments of three frames, which never line up) or `futures` (balls that turn, so that the past allows
@@ -71,7 +71,7 @@ def get_config(argument: str = "aligned") -> ConfigDict:
     config.base.data.world.update(segment_frames=frames, turn=0.1 if world == "futures" else 0.0)
     config.base.model.framepack.update(segment_frames=frames)
     config.base.training.stages[0].update(steps=STEPS)
-    config.base.training.stages[0].optimizer.update(warmup_steps=STEPS // 20)
+    config.base.training.stages[0]["optimizer"].update(warmup_steps=STEPS // 20)
     config.base.training.update(
         validate_every=STEPS, checkpoint_every=STEPS // 4, keep_checkpoints=4, log_every=STEPS // 10
     )

@@ -42,7 +42,7 @@ def get_config(argument: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.base = recall_tiny.get_config("memorypack")
     config.base.training.stages[0].update(steps=STEPS, curriculum=[(STEPS * n // 16, 2 + n) for n in range(5)])
-    config.base.training.stages[0].optimizer.update(warmup_steps=STEPS // 20)
+    config.base.training.stages[0]["optimizer"].update(warmup_steps=STEPS // 20)
     config.base.training.update(
         validate_every=STEPS, sample_every=0, checkpoint_every=STEPS // 4, log_every=STEPS // 10
     )

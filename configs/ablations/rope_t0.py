@@ -22,7 +22,7 @@ def get_config(argument: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.base = drift_tiny.get_config("base")
     config.base.training.stages[0].update(steps=STEPS)
-    config.base.training.stages[0].optimizer.update(warmup_steps=STEPS // 20)
+    config.base.training.stages[0]["optimizer"].update(warmup_steps=STEPS // 20)
     config.base.training.update(validate_every=STEPS, checkpoint_every=STEPS // 2, log_every=STEPS // 10)
     config.arms = [
         dict(name=layout, overrides=dict(model=dict(framepack=dict(rope_layout=layout))))
