@@ -68,7 +68,9 @@ def get_config(argument: str = "aligned") -> ConfigDict:
     config = ConfigDict()
     config.base = drift_tiny.get_config("teacher")
     frames = 3 if world == "unaligned" else 4
-    config.base.data.world.update(segment_frames=frames, turn=0.1 if world == "futures" else 0.0)
+    config.base.data.world.update(segment_frames=frames)
+    if world == "futures":
+        config.base.data.world.update(turn=0.1)
     config.base.model.framepack.update(segment_frames=frames)
     config.base.training.stages[0].update(steps=STEPS)
     config.base.training.stages[0]["optimizer"].update(warmup_steps=STEPS // 20)

@@ -34,9 +34,7 @@ INSIDE_DIFFERENCE = 0.05
 SLOTS_RECALL = 0.5  # what a memory without order can reach with two toys
 SUCCESS = 0.5
 
-DRIFT = (
-    "The error of a minute on the model's own frames grows more slowly than under teacher forcing, at no other cost."
-)
+DRIFT = "Over a minute on its own frames, the error grows more slowly than under teacher forcing, and no price is paid."
 SLOPE_RATIO, RECIPE_SLOPE_RATIO = 0.8, 0.6
 DRIFT_SEEDS, DRIFT_SECONDS = 5, 60.0
 EARLY_RATIO = 1.05

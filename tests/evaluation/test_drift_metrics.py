@@ -14,6 +14,7 @@ from mpjax.evaluation.drift_metrics import (
     drift_report,
     drift_slope,
     exposure_gap,
+    manifold_error,
     motion,
     psnr,
     seam_error,
@@ -158,3 +159,17 @@ def test_true_frames_do_not_drift_and_injected_drift_is_measured():
     positions = decode_toys(world, drifted.reshape(-1, 8, 8, 3), background.reshape(-1, 8, 8, 3)).position
     truth = np.stack([clip.positions[0, 1:] for clip in clips])
     assert motion(positions.reshape(n, t, 2), truth, segment_frames=4)["speed_ratio"]["mean"] == pytest.approx(1)
+
+
+def test_manifold_error_takes_the_first_and_the_last_four_segments():
+    rng = np.random.default_rng(3)
+    error = 0.1 + 0.002 * np.arange(30) + 0.01 * rng.random((3, 30))  # 10 segments of 3 frames, 4 frames a second
+    report = manifold_error(error**2, fps=4, segment_frames=3)
+    assert report["early"]["mean"] == pytest.approx(np.mean([row[:12].mean() for row in error]))
+    assert report["late"]["mean"] == pytest.approx(np.mean([row[18:].mean() for row in error]))
+    expected = stats.theilslopes(error.mean(axis=0), np.arange(30) / 240)[0]
+    assert report["slope"]["per_minute"] == pytest.approx(expected) and report["window_segments"] == 4
+    short = manifold_error(error[:, :6] ** 2, fps=4, segment_frames=3)
+    assert short["window_segments"] == 2 and short["early"] == short["late"]
+    with pytest.raises(InputError, match="no whole number"):
+        manifold_error(error, fps=4, segment_frames=4)

@@ -7,6 +7,8 @@ from mpjax.evaluation.statistics import (
     bonferroni_confidence,
     mean_interval,
     newcombe_interval,
+    paired_ratio_interval,
+    seed_interval,
     theil_sen_interval,
     theil_sen_slope,
     wilson_interval,
@@ -104,3 +106,33 @@ def test_mean_interval_against_the_normal_form():
 def test_wrong_input_is_named(call, named):
     with pytest.raises(InputError, match=named):
         call()
+
+
+def test_seed_interval_against_scipy():
+    values = np.random.default_rng(0).normal(size=5)
+    mean, low, high = seed_interval(values)
+    expected = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+    np.testing.assert_allclose((mean, low, high), (values.mean(), *expected))
+    assert seed_interval(np.asarray([2.0])) == (2.0, -np.inf, np.inf)
+    with pytest.raises(InputError):
+        seed_interval(np.asarray([1.0, np.nan]))
+
+
+def test_seed_interval_covers_where_a_bootstrap_does_not():
+    draws = np.random.default_rng(1).normal(size=(2000, 5))
+    covered = np.mean([low <= 0 <= high for _, low, high in map(seed_interval, draws)])
+    assert 0.93 < covered < 0.97
+    ends = [mean_interval(row, resamples=200)[1:] for row in draws[:500]]
+    assert np.mean([low <= 0 <= high for low, high in ends]) < 0.88
+
+
+def test_paired_ratio_is_the_ratio_of_geometric_means():
+    rng = np.random.default_rng(2)
+    reference = np.exp(rng.normal(size=6))  # seeds differ a lot
+    values = 0.7 * reference * np.exp(0.05 * rng.normal(size=6))
+    ratio, low, high = paired_ratio_interval(values, reference)
+    assert ratio == pytest.approx(stats.gmean(values) / stats.gmean(reference))
+    expected = stats.ttest_rel(np.log(values), np.log(reference)).confidence_interval(0.95)
+    np.testing.assert_allclose((low, high), np.exp([expected.low, expected.high]))
+    with pytest.raises(InputError, match="positive"):
+        paired_ratio_interval(values, reference * [1, 1, 1, 1, 1, 0])
