@@ -77,7 +77,8 @@ def rows_of(cell: dict) -> list[Row]:
             "dead motion": report["motion"]["dead_motion"],
         }
         for metric, mean in means.items():
-            add(group, metric, mean["mean"], mean["ci95"], n)
+            if mean is not None:  # some do not exist in every world
+                add(group, metric, mean["mean"], mean["ci95"], n)
         add(group, "R slope", report["slope"]["per_minute"], report["slope"]["ci95"], n)
         add(group, "survived", report["survival"]["survived"], None, n)
         for row in report["off_manifold_by_segment"]:

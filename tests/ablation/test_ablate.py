@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks import memory_scaling
 from configs.ablations import forcing_t0, memory_t0, rope_t0
 from mpjax.__main__ import main
 from mpjax.ablation import command
@@ -122,6 +123,20 @@ def test_for_real(tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert "==" not in run(tmp_path, capsys, config, "--config.timing_pairs=0")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    weights = tmp_path / "run" / "global" / "seed_0"
+    scaling = memory_scaling.measure([weights], "balls bounce", memory_scaling.FIRST + 1)[str(weights)]
+    assert [len(values) for values in scaling.values()] == [2, 2, 2] and scaling["memory_bytes"] == [0, 0]
+
+
+def test_memory_scaling_compares_the_ends():
+    numbers = {"seconds": [1.0] * 10 + [2.0] * 80 + [3.0] * 9 + [100.0], "memory_bytes": [8] * 100}
+    assert memory_scaling.summary(numbers) == {
+        "seconds_first_tenth": 1.0,
+        "seconds_last_tenth": 3.0,
+        "ratio": 3.0,
+        "memory_bytes": [8],
+    }
+    assert memory_scaling.figure({"runs/a": numbers}).startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
