@@ -40,11 +40,12 @@ def ablate(
         InputError: a mistake in any arm, or a folder of another experiment; before anything is computed.
         KeyboardInterrupt: a stop was requested.
     """
-    cells = [make_cell(ablation, arm, seed) for arm in _bases_first(ablation) for seed in ablation.seeds]
+    cells = [make_cell(ablation, arm, seed) for arm in ablation.arms for seed in ablation.seeds]
     _check_folders(ablation, cells, run)
     missing = [cell for cell in cells if _result(ablation, cell, run) is None]
-    check_shapes(missing)
     if missing:
+        say(f"{len(missing)} of {len(cells)} cells to make; checking their networks")
+        check_shapes(missing)
         _keep_compiled(run)
         work(_tasks(ablation, cells, run, command, say), share, say)
     times = {arm.name: _step_time(ablation, arm, run) for arm in ablation.arms if _timed(ablation, arm)}
@@ -61,14 +62,10 @@ def ablate(
     return True
 
 
-def _bases_first(ablation: Ablation) -> list[Arm]:
-    return sorted(ablation.arms, key=lambda arm: not ablation.is_base(arm))
-
-
 def _tasks(ablation: Ablation, cells: list[Cell], run: Path, command: str, say: Say) -> list[Task]:
     """Step times and cells, each after what it needs; what others start from comes first."""
     tasks = []
-    for arm in _bases_first(ablation):
+    for arm in ablation.arms:
         if _timed(ablation, arm):
             time = functools.partial(_measure_step_time, ablation, arm, run)
             done = functools.partial(_is_there, _step_time, ablation, arm, run)
