@@ -1,6 +1,6 @@
 """Does the cost of a segment depend on how long the video already is? Seconds and bytes of ψ, segment by segment.
 
-    python benchmarks/memory_scaling.py --weights=runs/recall --prompt="a ball bounces" --out=results/memory_scaling
+    python -m benchmarks.memory_scaling --weights=runs/recall --prompt="a ball bounces" --out=results/memory_scaling
 
 generates 600 segments, ten minutes at RecallWorld's tier T0, and writes memory_scaling.json and memory_scaling.png. Of
 several --weights, the runs are generated in turn, a segment each, so that they share whatever else the machine does.
