@@ -17,7 +17,7 @@ from configs import drift_tiny
 from configs.ablations import shrink
 from mpjax.errors import InputError
 
-BASE_STEPS, STEPS = 1500, 1200
+BASE_STEPS, STEPS = 1500, 1000
 SECONDS, FPS = 60, 4
 WORLDS = ("aligned", "unaligned", "futures")
 STUDENTS = (2, 5, 10)

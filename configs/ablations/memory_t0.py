@@ -15,7 +15,7 @@ from configs import recall_tiny
 from configs.ablations import shrink
 from mpjax.errors import InputError
 
-STEPS = 2000
+STEPS = 1600
 BANK = 20  # segments, so that the longest clip of the evaluation fits
 GAPS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 TOKENS = {2: (4, 4, 8), 4: (4, 4, 4), 16: (1, 4, 4)}  # of a segment of 4×8×8 latents; `memory` has 8

@@ -67,7 +67,7 @@ def make_cell(ablation: Ablation, arm: Arm, seed: int, ratio: float = 1.0) -> Ce
     drift = tuple((e, _world(trained, e, arm)) for e in ablation.drift if ablation.measures(e, arm))
     init = make_cell(ablation, ablation.arm(arm.init), seed) if arm.init else None
     measured = [
-        [e.name, {key: value for key, value in dataclasses.asdict(e).items() if key in FIELDS_THAT_COUNT}]
+        [e.name, {key: value for key, value in config.to_dict(e).items() if key in FIELDS_THAT_COUNT}]
         for e in ablation.every_evaluation
         if ablation.measures(e, arm)
     ]
