@@ -81,6 +81,7 @@ def memory_claim(
             f"{RECALL_SEEDS} seeds or more, {CLIPS_PER_GAP} clips a gap or more",
             enough,
             f"there are {len(seeds)} seeds and {clips} clips",
+            gate=True,
         ),
         required(
             f"gaps from the window to {FARTHEST} windows",
@@ -136,6 +137,7 @@ def drift_claim(cells: Cells, *, arm: str, teacher: str, evaluation: str = "drif
             f"{DRIFT_SEEDS} seeds or more, {DRIFT_SECONDS:g} s or more",
             len(seeds) >= DRIFT_SEEDS and horizon >= DRIFT_SECONDS,
             f"there are {len(seeds)} seeds and {horizon:g} s",
+            gate=True,
         )
     ]
     if pairs:

@@ -17,6 +17,7 @@ class Part:
         value: the estimate; None where there is none.
         ci95: its interval; None where there is none.
         note: what else to know, for instance why it is undecided.
+        gate: whether nothing is decided before this part is confirmed.
     """
 
     text: str
@@ -24,11 +25,12 @@ class Part:
     value: float | None = None
     ci95: tuple[float, float] | None = None
     note: str = ""
+    gate: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim: confirmed if all of its parts are, refuted if one is."""
+    """A claim: confirmed if all of its parts are, refuted if one is; undecided while a gate is not confirmed."""
 
     key: str
     text: str
@@ -38,6 +40,8 @@ class Claim:
     def verdict(self) -> str:
         """Of the whole."""
         verdicts = {part.verdict for part in self.parts}
+        if any(part.gate and part.verdict != CONFIRMED for part in self.parts):
+            return UNDECIDED
         if REFUTED in verdicts:
             return REFUTED
         return CONFIRMED if verdicts == {CONFIRMED} else UNDECIDED
@@ -66,9 +70,9 @@ def within(text: str, estimate: Sequence[float], bound: float) -> Part:
     return Part(text=text, verdict=verdict, value=value, ci95=(low, high))
 
 
-def required(text: str, met: bool, note: str) -> Part:
-    """A condition without which nothing is decided: confirmed or undecided, with `note` where it is not met."""
-    return Part(text=text, verdict=CONFIRMED if met else UNDECIDED, note="" if met else note)
+def required(text: str, met: bool, note: str, gate: bool = False) -> Part:
+    """A condition: confirmed or undecided, with `note` where it is not met; with `gate` nothing is decided without."""
+    return Part(text=text, verdict=CONFIRMED if met else UNDECIDED, note="" if met else note, gate=gate)
 
 
 def as_json(claim: Claim) -> dict:

@@ -97,5 +97,5 @@ def test_recall_of_arms_that_saw_it(tmp_path):
     assert "| teacher | 0.9 |" in control and "none" not in control
     assert (tmp_path / "recall_recall_arms.png").is_file()
     claims = json.loads((tmp_path / "claims.json").read_text())
-    assert [claim["key"] for claim in claims] == ["a memory"] and claims[0]["verdict"] == "refuted"
+    assert [claim["key"] for claim in claims] == ["a memory"] and claims[0]["verdict"] == "undecided"
     assert any(part["text"].startswith("control reset of teacher") for part in claims[0]["parts"])

@@ -67,6 +67,12 @@ def test_one_violated_part_refutes_memory(changes, said):
     assert refuted and all(said in text or "at chance" in text for text in refuted) and said in "".join(refuted)
 
 
+def test_too_little_data_refutes_nothing():
+    assert memory_verdict(memory_cells(seeds=2, memory=(0.9, 0.1))).verdict == UNDECIDED
+    few = drift_cells(BETTER | {"slope": 3.0}, seeds=4)
+    assert claims.drift_claim(few, arm="arm", teacher="teacher").verdict == UNDECIDED
+
+
 def test_memory_is_undecided_without_enough_data():
     claim = memory_verdict(memory_cells(seeds=2))
     assert claim.verdict == UNDECIDED and claim.parts[0].verdict == UNDECIDED
