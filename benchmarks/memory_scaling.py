@@ -16,15 +16,16 @@ import numpy as np
 
 import mpjax
 from mpjax import provenance
+from mpjax.api import State
 from mpjax.evaluation.report_figures import blank_figure, legend, png, series_style
 from mpjax.generation.memory import resident_mb
 
 FIRST = 4  # the segments before it compile
 
 
-def memory_bytes(state) -> int:
+def memory_bytes(state: State) -> int:
     """Bytes of ψ in a state of a generation."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.video.memory))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.generation.video.memory))
 
 
 def measure(runs: list[Path], prompt: str, segments: int, seed: int = 0) -> dict:
@@ -36,7 +37,7 @@ def measure(runs: list[Path], prompt: str, segments: int, seed: int = 0) -> dict
         for run, model in models.items():
             start = time.perf_counter()
             _, states[run] = model.next_segment(states[run], prompt)
-            jax.block_until_ready(states[run].video)
+            jax.block_until_ready(states[run].generation.video)
             seconds = time.perf_counter() - start
             if number >= FIRST:
                 row = {"seconds": seconds, "memory_bytes": memory_bytes(states[run]), "rss_mb": resident_mb()}
