@@ -35,7 +35,7 @@ class RecallWorldData:
 
     Attributes:
         world: scene and geometry.
-        return_focus: probability that a batch of R1 or R2 trains the segment of the return.
+        return_focus: probability that a batch of a scene with a return trains the segment of the return.
     """
 
     kind: ClassVar[str] = "recallworld"
@@ -212,12 +212,12 @@ class Experiment:
                 ("model.encoders.prompt_bytes", self.model.encoders.prompt_bytes, "prompt_bytes", world.prompt_bytes),
                 ("model.channels", self.model.channels, "channels (RGB)", 3),
             ]
-            if world.scene != "D1":
+            if world.has_return:
                 shortest = min(segments for stage in self.training.stages for _, segments in stage.curriculum)
-                if shortest < world.toys + 1:
+                if shortest < world.entries + 1:
                     raise InputError(
                         f"training.stages has a curriculum of {shortest} segments, but scene {world.scene} needs "
-                        f"{world.toys + 1}: its toys and a return"
+                        f"{world.entries + 1}: the entry and a return"
                     )
             for name, value, other, wanted in pairs:
                 if value != wanted:
@@ -254,6 +254,10 @@ def fingerprint(experiment: Experiment) -> str:
         fields["training"].pop(name)
     fields.pop("mesh")
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
+    if isinstance(experiment.data, RecallWorldData):
+        for name in ("anchor", "turn"):
+            if not fields["data"]["world"][name]:
+                fields["data"]["world"].pop(name)
     if isinstance(experiment.data, ClipsData):
         for name, default in (("vae", ""), ("vae_tiles", True), ("encoders", "")):
             if fields["data"][name] == default:

@@ -256,6 +256,8 @@ def test_runs_from_before_a_field_existed_go_on():
     loaded = experiment.load(SMOKE)
     values = config.to_dict(loaded)
     assert values["sampler"].pop("kind") == "euler" and values.pop("classifier_free") == {"scale": 1.0, "rescale": 0.0}
+    world = values["data"]["world"]
+    assert world.pop("anchor") is False and world.pop("turn") == 0.0
     assert config.build(Experiment, values) == loaded
     for name in experiment.OBSERVATION:
         values["training"].pop(name)

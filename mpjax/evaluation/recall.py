@@ -89,14 +89,14 @@ def evaluate_recall(
     Raises:
         InputError: the world has no return.
     """
-    if world.scene == "D1":
-        raise InputError("world.scene is 'D1', which has no return: recall needs R1 or R2")
-    segments = world.toys + max(gaps) + 1
+    if not world.has_return:
+        raise InputError(f"world.scene is {world.scene!r}, which has no return: recall needs one of R1 to R6")
+    segments = world.entries + max(gaps) + 1
     decoded, truth, other, residual, labels = [], [], [], [], []
     examples: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for gap in gaps:
         clips = [sample_clip(world, (seed * 1000 + gap) * 1_000_000 + i, segments, gap) for i in range(clips_per_gap)]
-        count = world.toys + gap
+        count = world.entries + gap
         key = jax.random.fold_in(jax.random.key(seed), gap)
         for start in range(0, clips_per_gap, CHUNK):
             chunk = clips[start : start + CHUNK]

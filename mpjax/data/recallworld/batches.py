@@ -12,8 +12,9 @@ import numpy as np
 
 from mpjax.conditioning.tokens import encode_prompt
 from mpjax.data.batch import Batch
-from mpjax.data.recallworld.clips import Clip, clip_seed, sample_clip, uniforms
+from mpjax.data.recallworld.clips import Clip, clip_seed, sample_clip
 from mpjax.data.recallworld.render import render
+from mpjax.data.recallworld.stream import uniforms
 from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
 
@@ -35,9 +36,9 @@ def batches(
 ) -> grain.MapDataset:
     """Batches of fresh clips without end; element `step` is the batch of that step.
 
-    R1 and R2: all clips of a batch share one gap, drawn evenly from 0 to the longest that fits, so that the return is
-    the same segment throughout, and one segment carries the loss: the return with probability `return_focus`, else one
-    of the other valid segments. D1: every valid segment after the first `given` carries the loss.
+    Scenes with a return: all clips of a batch share one gap, drawn evenly from 0 to the longest that fits, so that the
+    return is the same segment throughout, and one segment carries the loss: the return with probability `return_focus`,
+    else one of the other valid segments. D1 and D2: every valid segment after the first `given` carries the loss.
 
     Args:
         world: the world.
@@ -47,7 +48,7 @@ def batches(
         split: "train" or "validation"; they share no clip.
         segments_at: step → number of valid segments at that step, the curriculum; the rest has weight 0.
         return_focus: probability that the return carries the loss, 0..1.
-        given: D1 only: segments whose truth is the first history.
+        given: D1 and D2 only: segments whose truth is the first history.
 
     Returns:
         A dataset of `Batch` with NumPy leaves: reference `[b, 1, H, W, 3]`, segments `[b, s, f, H, W, 3]`, prompts
@@ -126,13 +127,13 @@ class _BatchSource:
     def _plan(self, valid: int, draws: np.ndarray) -> tuple[int | None, np.ndarray]:
         """The gap of a batch and the weight of its segments `[s]`."""
         weight = np.zeros(self.segments, np.float32)
-        if self.world.scene == "D1":
+        if not self.world.has_return:
             if self.given >= valid:
                 raise InputError(f"given is {self.given}, but only {valid} segments are valid: use a smaller given")
             weight[self.given : valid] = 1
             return None, weight
         gap = int(draws[0] * (self.world.largest_gap(valid) + 1))
-        returned = self.world.toys + gap
+        returned = self.world.entries + gap
         others = [n for n in range(valid) if n != returned]
         chosen = returned if draws[1] < self.return_focus else others[int(draws[2] * len(others))]
         weight[chosen] = 1

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from mpjax.data.recallworld.sprites import shape_masks
-from mpjax.data.recallworld.templates import distances, distances_of_toy, grid_positions, manifold_step
+from mpjax.data.recallworld.templates import distances, grid_positions, manifold_step, refined_distances
 from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
 
@@ -30,7 +30,7 @@ class DecodedToys:
 
 
 def decode_toys(world: World, frames: np.ndarray, background: np.ndarray) -> DecodedToys:
-    """The best render with exactly `world.balls` toys in different places (one in R1 and R2).
+    """The best render with exactly `world.balls` toys in different places (one in every scene but D1).
 
     Several toys never share a cell, so each cell is decoded by itself; that two toys differ is not enforced.
 
@@ -61,7 +61,7 @@ def decode_identity(world: World, frames: np.ndarray, background: np.ndarray) ->
     """Which toy a frame shows, whatever its position.
 
     Args:
-        world: a world with one toy at a time (R1, R2, or D1 with one ball).
+        world: a world with one toy at a time (every one but D1 with several balls).
         frames: `[n, H, W, 3]` in [-1, 1].
         background: `[n, H, W, 3]`.
 
@@ -78,17 +78,20 @@ def decode_identity(world: World, frames: np.ndarray, background: np.ndarray) ->
     return toys.identity[:, 0], toys.residual
 
 
-def decode_visit(world: World, frames: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_visit(
+    world: World, frames: np.ndarray, background: np.ndarray, shown: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Which toy f frames show together: one identity, a position of its own in each frame.
 
     Args:
         world: a world with one toy at a time.
         frames: `[n, f, H, W, 3]` in [-1, 1], for instance the segment of the return.
         background: `[n, f, H, W, 3]`.
+        shown: in which frames a toy is to be seen, bool `[n, f]`, one or more of each row; None is all of them.
 
     Returns:
         identity: int `[n]`.
-        residual: float64 `[n]`, the mean over the f frames.
+        residual: float64 `[n]`, the mean over the frames in which a toy is to be seen.
 
     Raises:
         InputError: the world shows several toys at once, or the shapes do not fit.
@@ -102,21 +105,24 @@ def decode_visit(world: World, frames: np.ndarray, background: np.ndarray) -> tu
     per_frame = np.empty((n * f, world.ids))
     for chunk, toys, _, _ in distances(world, flat, behind, manifold_step(world)):
         per_frame[chunk] = toys.min(axis=1)
-    total = per_frame.reshape(n, f, world.ids).mean(axis=1)
+    weight = np.ones((n, f)) if shown is None else np.asarray(shown, float)
+    if weight.shape != (n, f) or not weight.any(axis=1).all():
+        raise InputError(f"shown has shape {weight.shape}: give [{n}, {f}], with a frame or more for each visit")
+    total = np.einsum("nf,nfk->nk", weight, per_frame.reshape(n, f, world.ids)) / weight.sum(axis=1)[:, None]
     return total.argmin(axis=1), total.min(axis=1)
 
 
 def decode_position(
     world: World, frames: np.ndarray, background: np.ndarray, *, identity: np.ndarray | None = None, step: float = 0.25
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the toy is, on a grid finer than a pixel.
+    """Where the toy is, on a grid finer than a pixel: the best whole pixel, then the best place within a pixel of it.
 
     Args:
         world: a world with one toy at a time.
         frames: `[n, H, W, 3]` in [-1, 1].
         background: `[n, H, W, 3]`.
         identity: the toy of each frame, int `[n]`; None decodes it first, on whole pixels.
-        step: spacing of the grid in pixels.
+        step: spacing of the grid in pixels, one divided by a whole number.
 
     Returns:
         position: top-left pixel (row, column), float64 `[n, 2]`.
@@ -129,21 +135,21 @@ def decode_position(
         raise InputError(f"world.balls is {world.balls}, so a frame has no single position: use decode_toys")
     if identity is not None and np.shape(identity) != (len(frames),):
         raise InputError(f"identity has shape {np.shape(identity)}: give one for each of the {len(frames)} frames")
-    if identity is None:
-        identity = np.empty(len(frames), int)
-        for part, toys, _, _ in distances(world, frames, background, 1.0):
-            identity[part] = toys.min(axis=1).argmin(axis=-1)
+    known = np.zeros(len(frames), int) if identity is None else np.asarray(identity)
     place = np.empty(len(frames), int)
-    residual = np.empty(len(frames))
-    for chunk, cost in distances_of_toy(world, frames, background, np.asarray(identity), step):
-        place[chunk], residual[chunk] = cost.argmin(axis=-1), cost.min(axis=-1)
-    return grid_positions(world, step)[place], residual
+    for chunk, toys, _, _ in distances(world, frames, background, 1.0):
+        if identity is None:
+            known[chunk] = toys.min(axis=1).argmin(axis=-1)
+        place[chunk] = np.take_along_axis(toys, known[chunk][:, None, None], axis=-1)[..., 0].argmin(axis=-1)
+    whole = grid_positions(world, 1.0)[place].astype(int)
+    return refined_distances(world, frames, background, known, whole, step)
 
 
 def off_manifold(world: World, frames: np.ndarray, background: np.ndarray) -> np.ndarray:
     """R: mean squared difference to the nearest frame the world could show, float64 `[n]`.
 
-    Such frames are the empty background, one toy (D1: up to `world.balls`), and in R1 and R2 the white ball.
+    Such frames are the background, one toy (D1: up to `world.balls`), and where the scene has one the white ball. In
+    segment 0 of R6 two toys are seen at once, which this does not count as valid.
 
     Args:
         world: the world.
@@ -157,7 +163,7 @@ def off_manifold(world: World, frames: np.ndarray, background: np.ndarray) -> np
     for chunk, toys, ball, empty in distances(world, frames, background, manifold_step(world)):
         gain = np.minimum(toys.min(axis=-1) - empty[:, None], 0)
         best = empty + np.sort(gain, axis=-1)[:, : world.balls].sum(axis=-1)
-        if world.scene != "D1":
+        if world.play.white_ball:
             best = np.minimum(best, ball.min(axis=-1))
         nearest[chunk] = np.maximum(best, 0)
     return nearest
@@ -180,7 +186,7 @@ def background_mask(world: World, frames: np.ndarray, background: np.ndarray) ->
     for chunk, toys, ball, empty in distances(world, frames, background, manifold_step(world)):
         best, lowest = toys.argmin(axis=-1), toys.min(axis=-1)
         shape = world.shape_of(best)
-        if world.scene != "D1":
+        if world.play.white_ball:
             shape = np.where(ball < lowest, len(shapes) - 1, shape)
             lowest = np.minimum(ball, lowest)
         order = np.argsort(lowest, axis=-1, kind="stable")[:, : world.balls]

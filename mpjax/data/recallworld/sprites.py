@@ -24,6 +24,8 @@ COLOURS = np.asarray(
 COLOUR_NAMES = ("red", "green", "blue", "yellow", "magenta", "cyan", "black", "orange")
 SHAPE_NAMES = ("square", "ring", "cross", "triangle")
 WHITE = np.ones(3, np.float32)
+GREY = np.full(3, 0.7, np.float32)
+"""Of the ball, and of a closed box, which is a square."""
 
 
 @functools.cache
@@ -46,15 +48,15 @@ def shape_masks(patch: int) -> np.ndarray:
 
 @functools.cache
 def sprite_table(world: World) -> tuple[np.ndarray, np.ndarray]:
-    """Every sprite a world can draw; entry `world.ids` is the white ball. Read-only.
+    """Every sprite a world can draw; entry `world.ids` is the white ball, `world.ids + 1` the closed box. Read-only.
 
     Returns:
-        masks: bool `[ids + 1, patch, patch]`.
-        colours: float32 `[ids + 1, 3]` in [-1, 1].
+        masks: bool `[ids + 2, patch, patch]`.
+        colours: float32 `[ids + 2, 3]` in [-1, 1].
     """
     identity = np.arange(world.ids)
     shapes = shape_masks(world.patch)
-    masks = np.concatenate([shapes[world.shape_of(identity)], shapes[-1:]])
-    colours = np.concatenate([COLOURS[world.colour_of(identity)], WHITE[None]])
+    masks = np.concatenate([shapes[world.shape_of(identity)], shapes[-1:], shapes[:1]])
+    colours = np.concatenate([COLOURS[world.colour_of(identity)], WHITE[None], GREY[None]])
     masks.flags.writeable = colours.flags.writeable = False
     return masks, colours

@@ -1,11 +1,16 @@
 """Squared distance of a frame to every frame the world could have drawn, by template algebra.
 
-A sprite of colour c and coverage a over a known background b renders as b + a (c - b). With d = x - b,
+A sprite of colour c and coverage a in [0, 1] over a known background b renders as b + a (c - b). With d = x - b,
 
     |x - render|² = |d|² - 2 Σ a d·(c - b) + Σ a² |c - b|²
-                  = |d|² + 2 Σ a d·b + Σ a² |b|² + |c|² Σ a² - 2 c·(Σ a d + Σ a² b),      (1)
+                  = |d|² + 2 Σ a d·b + Σ a² |b|² + |c|² Σ a² - 2 c·(Σ a d + Σ a² b).      (1)
 
-so that all positions and shapes cost one matrix product with the coverages, and all colours a product of width 3.
+On whole pixels a² = a, and the sums over a sprite's pixels S are of four features alone:
+
+    |x - render|² = |d|² + Σ_S (2 x·b - |b|²) + |c|² |S| - 2 c·Σ_S x,                      (2)
+
+so that every position is one window of the frame, all shapes are a product with their masks and all colours a product
+of width 3.
 """
 
 import functools
@@ -17,8 +22,8 @@ from mpjax.data.recallworld.sprites import COLOURS, WHITE, shape_masks
 from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
 
-_CHUNK = 1 << 20
-"""Largest number of distances held at once."""
+_CHUNK = 1 << 21
+"""Largest number of floats held at once, about."""
 
 
 def manifold_step(world: World) -> float:
@@ -44,19 +49,25 @@ def grid_positions(world: World, step: float) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def coverage(world: World, step: float) -> np.ndarray:
-    """How much of each pixel a sprite covers, in [0, 1], float64 `[shapes + 1, p, H·W]`, read-only; the ball is last.
+def fractions(world: World, shape: int, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """A shape shifted bilinearly by up to one pixel each way.
 
-    Between whole pixels a shape is shifted bilinearly.
+    Returns:
+        offsets: (rows, columns) in pixels, float64 `[k, 2]`.
+        coverage: of the pixels of a window that is one pixel wider on every side, float64 `[k, (patch + 2)²]`.
+
+    Raises:
+        InputError: one pixel is no whole number of steps.
     """
-    starts = np.unique(grid_positions(world, step)[:, 0])
-    pixels, inside = np.arange(world.frame_size), np.arange(world.patch)
-    hat = np.maximum(0, 1 - np.abs(pixels[:, None] - starts[:, None, None] - inside))
-    masks = shape_masks(world.patch)[[*range(world.shapes), -1]].astype(float)
-    shifted = np.einsum("ayi,sij,bxj->sabyx", hat, masks, hat, optimize=True)
-    shifted = shifted.reshape(len(masks), len(starts) ** 2, -1)
-    shifted.flags.writeable = False
-    return shifted
+    count = round(1 / step) if step > 0 else 0
+    if count < 1 or abs(count * step - 1) > 1e-9:
+        raise InputError(f"step is {step}: use one pixel divided by a whole number, for instance 0.25")
+    axis = np.arange(-count, count + 1) / count
+    pixels, inside = np.arange(world.patch + 2), np.arange(1, world.patch + 1)
+    hat = np.maximum(0, 1 - np.abs(pixels[:, None] - axis[:, None, None] - inside))
+    shifted = np.einsum("ayi,ij,bxj->abyx", hat, shape_masks(world.patch)[shape].astype(float), hat, optimize=True)
+    offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    return offsets, shifted.reshape(len(offsets), -1)
 
 
 def check_frames(world: World, frames: np.ndarray, background: np.ndarray) -> None:
@@ -82,7 +93,7 @@ def distances(
         world: the world.
         frames: `[n, H, W, 3]`.
         background: what is known to lie behind, `[n, H, W, 3]`.
-        step: spacing of the positions in pixels.
+        step: spacing of the positions, in whole pixels.
 
     Yields:
         The chunk's slice of n; then, float64: to each toy `[m, p, ids]`, to the white ball `[m, p]`, and to the empty
@@ -92,66 +103,63 @@ def distances(
         InputError: the shapes do not fit the world.
     """
     check_frames(world, frames, background)
-    alpha = coverage(world, step)
-    shapes, positions, pixels = alpha.shape
-    flat = alpha.reshape(-1, pixels)
+    spacing, side = round(step), world.patch
+    masks = shape_masks(side)[[*range(world.shapes), -1]].reshape(world.shapes + 1, -1).astype(float)
     colours = np.concatenate([COLOURS[: world.colours], WHITE[None]]).astype(float)
-    size = max(1, _CHUNK // (len(flat) * len(colours)))
+    positions = ((world.frame_size - side) // spacing + 1) ** 2
+    size = max(1, _CHUNK // (positions * max(4 * side**2, len(masks) * len(colours))))
     for start in range(0, len(frames), size):
         chunk = slice(start, start + size)
-        total, empty = _squared_distances(flat, colours, frames[chunk], background[chunk])
-        total = total.reshape(-1, shapes, positions, len(colours))
-        toys = total[:, :-1, :, :-1].transpose(0, 2, 3, 1).reshape(-1, positions, world.ids)
-        yield chunk, toys, total[:, -1, :, -1], empty
+        x, b = np.asarray(frames[chunk], float), np.asarray(background[chunk], float)
+        empty = ((x - b) ** 2).sum(axis=(1, 2, 3))
+        features = np.concatenate([x, (b * (2 * x - b)).sum(-1, keepdims=True)], axis=-1)
+        windows = np.lib.stride_tricks.sliding_window_view(features, (side, side), axis=(1, 2))
+        windows = windows[:, ::spacing, ::spacing].reshape(-1, side**2)  # [m · p · 4, pixels]
+        sums = (windows @ masks.T).reshape(len(x), positions, 4, len(masks))
+        total = np.einsum("mpcs,kc->mpsk", sums[:, :, :3], -2 * colours, optimize=True)
+        total += sums[:, :, 3, :, None] + masks.sum(axis=1)[:, None] * (colours**2).sum(axis=1)
+        total += empty[:, None, None, None]
+        total = np.maximum(total, 0) / x[0].size
+        toys = total[:, :, :-1, :-1].transpose(0, 1, 3, 2).reshape(len(x), positions, world.ids)
+        yield chunk, toys, total[:, :, -1, -1], empty / x[0].size
 
 
-def distances_of_toy(
-    world: World, frames: np.ndarray, background: np.ndarray, identity: np.ndarray, step: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Mean squared difference of frames to the renders of one known toy each, chunk by chunk.
+def refined_distances(
+    world: World, frames: np.ndarray, background: np.ndarray, identity: np.ndarray, position: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best place of a known toy within a pixel of a known whole one, by equation (1).
 
     Args:
-        world, frames, background, step: as for `distances`.
+        world, frames, background: as for `distances`.
         identity: the toy of each frame, int `[n]`.
+        position: top-left pixel to search around, int `[n, 2]`.
+        step: spacing of the places in pixels; one pixel is a whole number of steps.
 
-    Yields:
-        Which frames, int `[m]`; their distance at each position, float64 `[m, p]`.
+    Returns:
+        position: float64 `[n, 2]`, inside the frame.
+        residual: mean squared difference there, float64 `[n]`.
 
     Raises:
-        InputError: the shapes do not fit the world.
+        InputError: the shapes or the step do not fit.
     """
     check_frames(world, frames, background)
-    alpha = coverage(world, step)
-    size = max(1, _CHUNK // alpha.shape[1])
+    x, b = np.asarray(frames, float), np.asarray(background, float)
+    empty = ((x - b) ** 2).sum(axis=(1, 2, 3))
+    framed = np.pad(np.concatenate([x - b, b], axis=-1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    inside = np.arange(world.patch + 2)
+    rows, columns = (position[:, k, None] + inside for k in range(2))
+    windows = framed[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None]].reshape(len(x), -1, 6)
+    found, residual = np.empty((len(x), 2)), np.empty(len(x))
     for toy in np.unique(identity):
-        rows = np.flatnonzero(identity == toy)
-        colour = COLOURS[world.colour_of(toy)][None].astype(float)
-        for start in range(0, len(rows), size):
-            chunk = rows[start : start + size]
-            total, _ = _squared_distances(alpha[world.shape_of(toy)], colour, frames[chunk], background[chunk])
-            yield chunk, total[..., 0]
-
-
-def _squared_distances(alpha: np.ndarray, colours: np.ndarray, frames: np.ndarray, background: np.ndarray):
-    """Equation (1) as a mean: coverages `[a, H·W]`, colours `[k, 3]` → `[m, a, k]`, and to the background `[m]`."""
-    b = np.asarray(background, float).reshape(len(frames), -1, 3)
-    d = np.asarray(frames, float).reshape(b.shape) - b
-    squared = alpha**2
-    linear = _cover(alpha, np.concatenate([d, 2 * (d * b).sum(-1, keepdims=True)], axis=-1))
-    square = _cover(squared, np.concatenate([b, (b * b).sum(-1, keepdims=True)], axis=-1))
-    both = linear + square
-    empty = (d * d).sum(axis=(1, 2))
-    total = both[..., :3] @ (-2 * colours.T)
-    total += squared.sum(axis=1)[:, None] * (colours**2).sum(axis=1)
-    total += both[..., 3:]
-    total += empty[:, None, None]
-    values = d[0].size
-    return np.maximum(total, 0) / values, empty / values
-
-
-def _cover(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Weighted sums over pixels: `[a, H·W]` and `[m, H·W, 4]` → `[m, a, 4]`."""
-    m, pixels, width = features.shape
-    # One flat product: a batched one with a right side of width 4 never reaches BLAS and is 30 times slower.
-    flat = weights @ features.transpose(1, 0, 2).reshape(pixels, m * width)
-    return np.ascontiguousarray(flat.reshape(-1, m, width).transpose(1, 0, 2))
+        chosen = np.flatnonzero(identity == toy)
+        offsets, alpha = fractions(world, int(world.shape_of(toy)), step)
+        d, behind = windows[chosen, :, :3], windows[chosen, :, 3:]
+        towards = COLOURS[world.colour_of(toy)].astype(float) - behind
+        cost = (towards**2).sum(-1) @ (alpha**2).T - 2 * (d * towards).sum(-1) @ alpha.T
+        places = position[chosen, None] + offsets
+        outside = (places < 0) | (places > world.frame_size - world.patch)
+        cost[outside.any(axis=-1)] = np.inf
+        best = cost.argmin(axis=1)
+        found[chosen] = places[np.arange(len(chosen)), best]
+        residual[chosen] = np.maximum(empty[chosen] + cost.min(axis=1), 0)
+    return found, residual / x[0].size

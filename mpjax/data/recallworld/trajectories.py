@@ -1,11 +1,19 @@
-"""Where every object is in every frame: closed forms on the grid of cells.
+"""Where objects are in every frame: closed forms on the grid of cells.
 
 Frames count from the reference frame: T = 1 + s·f, the reference frame has time -1.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from mpjax.data.recallworld.world import World
+from mpjax.data.recallworld.stream import BALL_CELL, BALL_VELOCITY, DIRECTION, ENTRY_ROW
+
+if TYPE_CHECKING:
+    from mpjax.data.recallworld.world import World
+
+VELOCITIES = np.asarray([[0, 1], [0, -1], [1, 0], [-1, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]])
+"""The eight directions of a ball, (rows, columns) per frame."""
 
 
 def ring(grid: int) -> np.ndarray:
@@ -21,74 +29,59 @@ def reflect(position: np.ndarray, size: int) -> np.ndarray:
     return size - 1 - np.abs(position % (2 * size - 2) - (size - 1))
 
 
-def exit_and_return(
-    world: World,
-    segments: int,
-    *,
-    return_segment: int,
-    target: int,
-    clockwise: bool,
-    rows: np.ndarray,
-    ball_cell: np.ndarray,
-    ball_velocity: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scenes R1 and R2: toy n shows itself in segment n, the ball in the gap, the target from the return on.
+def entrance(world: "World", draws: np.ndarray, toys: int) -> tuple[np.ndarray, bool]:
+    """Row of each toy's entrance in column 0, int `[toys]`, and whether they hop clockwise, as `world.path` says."""
+    rows = (draws[ENTRY_ROW : ENTRY_ROW + toys] * world.grid * (world.path == "varied")).astype(int)
+    return rows, bool(draws[DIRECTION] < 0.5) or world.path == "fixed"
+
+
+def ring_walk(world: "World", since: np.ndarray, rows: np.ndarray, clockwise: bool) -> np.ndarray:
+    """Top-left pixels of toys that hop one cell a frame round the outer cells, int `[toys, T, 2]`.
 
     Args:
         world: the world.
-        segments: number of segments s.
-        return_segment: segment of the return.
-        target: which toy returns.
-        clockwise: direction of the hops along the ring.
-        rows: row of each toy's entrance in column 0, int `[toys]`; it comes back through the same one.
-        ball_cell: cell of the ball at time 0, int `[2]`.
-        ball_velocity: cells a frame, int `[2]`.
-
-    Returns:
-        positions: top-left pixel of each toy and, last, the ball, int `[toys + 1, T, 2]`.
-        visible: bool `[toys + 1, T]`.
+        since: frames since each toy's entrance, int `[toys, T]`.
+        rows: row of its entrance in column 0, int `[toys]`.
+        clockwise: direction of the hops.
     """
-    f = world.segment_frames
-    time = np.arange(-1, segments * f)
-    segment = time // f
-    toy = np.arange(world.toys)[:, None]
-    returned = (segment >= return_segment) & (toy == target)
-    since = time - f * np.where(returned, return_segment, toy)
     cells = ring(world.grid)
     # The left side of the ring runs upwards and ends before the top corner, which is entry 0.
-    entrance = -np.asarray(rows)[:, None]
-    toys = cells[(entrance + (since if clockwise else -since)) % len(cells)]
-    ball = reflect(ball_cell + ball_velocity * time[:, None], world.grid)
-    positions = np.concatenate([toys, ball[None]]) * world.patch
-    hidden = (segment >= world.toys) & (segment < return_segment)
-    return positions, np.concatenate([(segment == toy) | returned, hidden[None]])
+    start = -np.asarray(rows)[:, None]
+    return cells[(start + (since if clockwise else -since)) % len(cells)] * world.patch
 
 
-def bounce(world: World, segments: int, starts: np.ndarray, velocities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def distractor(world: "World", draws: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Top-left pixels of the white ball, which bounces one cell a frame, int `[T, 2]`."""
+    cell = (draws[BALL_CELL : BALL_CELL + 2] * world.grid).astype(int)
+    velocity = VELOCITIES[int(draws[BALL_VELOCITY] * len(VELOCITIES))]
+    return reflect(cell + velocity * time[:, None], world.grid) * world.patch
+
+
+def bounce(world: "World", starts: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scene D1: balls between elastic walls, visible from time 0 on.
 
     Args:
         world: the world.
-        segments: number of segments s.
         starts: position of each ball at time 0, int `[balls, 2]`, in cells, or in pixels where motion is "free".
-        velocities: the same units a frame, int `[balls, 2]`.
+        steps: what leads to each frame from the one before, int `[balls, T - 1, 2]`, in the same units.
 
     Returns:
         positions: top-left pixels, int `[balls, T, 2]`.
         visible: bool `[balls, T]`.
     """
-    time = np.arange(-1, segments * world.segment_frames)
     unit = 1 if world.motion == "free" else world.patch
-    positions = reflect(starts[:, None] + velocities[:, None] * time[:, None], bounce_range(world)) * unit
-    return positions, np.broadcast_to(time >= 0, (len(starts), time.size))
+    before = starts[:, None] - steps[:, :1]
+    positions = reflect(np.concatenate([before, before + np.cumsum(steps, axis=1)], axis=1), bounce_range(world)) * unit
+    visible = np.arange(positions.shape[1]) > 0
+    return positions, np.broadcast_to(visible, positions.shape[:2])
 
 
-def bounce_range(world: World) -> int:
+def bounce_range(world: "World") -> int:
     """Positions a ball of D1 can take along one axis, in its unit of motion."""
     return world.frame_size - world.patch + 1 if world.motion == "free" else world.grid
 
 
-def balls_meet(world: World, starts: np.ndarray, velocities: np.ndarray) -> np.ndarray:
+def balls_meet(world: "World", starts: np.ndarray, velocities: np.ndarray) -> np.ndarray:
     """Whether two balls ever share a cell: bool `[...]` for starts and velocities `[..., balls, 2]`."""
     # The motion repeats after 2 (range - 1) frames, so one period decides for ever.
     time = np.arange(2 * bounce_range(world) - 2)[:, None, None]

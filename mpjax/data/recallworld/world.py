@@ -2,59 +2,59 @@
 
 import dataclasses
 
+from mpjax.data.recallworld.scenes import SCENES
+from mpjax.data.recallworld.scenes.base import Scene
 from mpjax.errors import InputError
 
-SCENES = ("R1", "R2", "D1")
 MOTIONS = ("cells", "free")
 PATHS = ("varied", "fixed")
 
-PROMPTS = {
-    "R1": ("a toy enters", "a ball bounces", "the toy returns", "the toy stays"),
-    "R2": (
-        "a toy enters",
-        "another toy enters",
-        "a ball bounces",
-        "the FIRST toy returns",
-        "the SECOND toy returns",
-        "the toy stays",
-    ),
-    "D1": ("balls bounce",),
-}
-"""Every prompt a scene can use, of which none names an identity."""
-
 MAX_COLOURS = 8
 MAX_SHAPES = 4
-MAX_BALLS = 3
+SMALLEST_FRAME, LARGEST_FRAME = 8, 64
+
+OF_SOME_SCENES = ("path", "anchor", "motion", "balls", "stripe", "turn")
+"""Fields that not every scene reads; `Scene.fields` says which ones."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class World:
     """One RecallWorld. Latents are pixels: float32 frames `[..., t, h, w, 3]` in [-1, 1].
 
-    Scenes:
-        R1: a toy enters in segment 0 and hops round the ring of outer cells; it stays away for `gap` whole segments in
-            which a white ball bounces; then "the toy returns". Asks: which toy was it?
-        R2: toys A and B enter in segments 0 and 1; after the gap "the FIRST toy returns" or "the SECOND toy returns".
-            Asks for recall addressed by text; a memory without order gets at best one in two.
-        D1: balls bounce between elastic walls, always visible. Asks how the picture decays over a long rollout.
+    Scenes (each described in its own module of `scenes`):
+        R1: a toy shows itself, leaves, and returns after `gap` whole segments. Which toy was it?
+        R2: two toys; "the FIRST toy returns" or "the SECOND toy returns". Recall addressed by text; a memory without
+            order gets at best one in two.
+        R3: the toy is repainted in view before it leaves. Only its latest state is right.
+        R4: a curtain hides the picture while the toy goes on behind it. Which toy is it, and where by now?
+        R5: the camera pans along a panorama and back. Is everything where it was?
+        R6: two boxes hide two toys and swap places. Which toy is in the one that opens?
+        D1: balls bounce between elastic walls, always visible. How does the picture decay over a long rollout?
+        D2: a hand goes round as each prompt commands. Does it follow, at once, and for how long?
 
     Attributes:
-        scene: "R1", "R2" or "D1".
-        frame_size: height and width in pixels, 8..16, a multiple of `patch`.
+        scene: one of the names above.
+        frame_size: height and width in pixels, 8..64, a multiple of `patch`.
         patch: side of a cell and of a sprite in pixels, at least 4.
         colours: colours a toy can have, 1..8.
         shapes: shapes a toy can have, 1..4.
-        segment_frames: frames of a segment.
+        segment_frames: frames of a segment. In D1 with motion "cells" a ball that moves by one cell changes between odd
+            and even cells in each frame: with an odd number no frame of a segment ever lines up with the same frame of
+            the segment before. In a grid of 2 or 3 cells and 4 frames all of them always do.
         fps: frames per second, for reporting drift per minute.
         reach: FramePack frames at rate 1x, 2x and 4x; their sum is the number of past frames a model sees.
         prompt_bytes: width of the prompt field in bytes; R2 needs 22 or more.
-        motion: "cells" moves sprites by whole cells, aligned with the model's patches. "free" moves the ball of D1 by
-            whole pixels.
-        path: R1 and R2: "varied" draws the row of the entrance and the direction of the hops for each clip, and a model
+        path: R1 to R4: "varied" draws the row of the entrance and the direction of the hops for each clip, and a model
             has to remember them too; "fixed" makes every toy enter in the top row and hop clockwise, so that only the
             identity is asked for.
-        balls: balls in D1, 1..3, at most one per row of cells; they never share a cell.
-        stripe: D1 only: a bright column wanders over the background, one pixel a frame.
+        anchor: R1 to R4, a control: the reference frame shows the first toy as it is in segment 0. The leak is put in
+            on purpose.
+        motion: D1: "cells" moves balls by whole cells, aligned with the model's patches; "free" moves the ball by whole
+            pixels.
+        balls: D1: 1..3, at most one per row of cells; they never share a cell.
+        stripe: D1: a bright column wanders over the background, one pixel a frame.
+        turn: D1 with one ball: probability, each frame, that it goes on in another of the eight directions, 0..1. The
+            past then allows several futures, all of them valid frames.
 
     Raises:
         InputError: a field is out of its range or contradicts another.
@@ -69,10 +69,12 @@ class World:
     fps: int = 4
     reach: tuple[int, ...] = (1, 2, 4)
     prompt_bytes: int = 16
-    motion: str = "cells"
     path: str = "varied"
+    anchor: bool = False
+    motion: str = "cells"
     balls: int = 1
     stripe: bool = False
+    turn: float = 0.0
 
     def __post_init__(self):
         if self.scene not in SCENES:
@@ -83,9 +85,10 @@ class World:
             raise InputError(f"world.path is {self.path!r}: choose one of {', '.join(PATHS)}")
         if self.patch < 4:
             raise InputError(f"world.patch is {self.patch}, too small to draw a shape: use 4 or more")
-        if not 8 <= self.frame_size <= 16 or self.frame_size % self.patch:
+        if not SMALLEST_FRAME <= self.frame_size <= LARGEST_FRAME or self.frame_size % self.patch:
             raise InputError(
-                f"world.frame_size is {self.frame_size}: use a multiple of world.patch ({self.patch}) from 8 to 16"
+                f"world.frame_size is {self.frame_size}: use a multiple of world.patch ({self.patch}) from "
+                f"{SMALLEST_FRAME} to {LARGEST_FRAME}"
             )
         if self.grid < 2:
             raise InputError(
@@ -110,23 +113,23 @@ class World:
             raise InputError(
                 f"world.reach is {self.reach}: give the frames at 1x, 2x and 4x, none negative, not all zero"
             )
-        longest = max(len(prompt) for prompt in PROMPTS[self.scene])
+        longest = max(len(prompt) for prompt in self.play.prompts)
         if self.prompt_bytes < longest:
             raise InputError(
                 f"world.prompt_bytes is {self.prompt_bytes}, but scene {self.scene} has a prompt of {longest} bytes: "
                 f"set prompt_bytes to {longest} or more"
             )
-        if not 1 <= self.balls <= min(MAX_BALLS, self.grid):
-            raise InputError(
-                f"world.balls is {self.balls}: use 1 to {min(MAX_BALLS, self.grid)} in a grid of "
-                f"{self.grid} x {self.grid} cells"
-            )
-        if self.scene != "D1" and (self.motion, self.balls, self.stripe) != ("cells", 1, False):
-            raise InputError(
-                f"world.motion, world.balls and world.stripe belong to scene D1: leave them out in {self.scene}"
-            )
-        if self.motion == "free" and self.balls != 1:
-            raise InputError("world.motion 'free' draws a single ball: set world.balls to 1")
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in OF_SOME_SCENES:
+            if name not in self.play.fields and getattr(self, name) != defaults[name]:
+                readers = ", ".join(scene for scene, play in SCENES.items() if name in play.fields)
+                raise InputError(f"world.{name} belongs to {readers}: leave it out in scene {self.scene}")
+        self.play.check(self)
+
+    @property
+    def play(self) -> Scene:
+        """What the scene's name stands for."""
+        return SCENES[self.scene]
 
     @property
     def ids(self) -> int:
@@ -141,7 +144,23 @@ class World:
     @property
     def toys(self) -> int:
         """Objects with an identity in one clip."""
-        return {"R1": 1, "R2": 2, "D1": self.balls}[self.scene]
+        return self.play.toys(self)
+
+    @property
+    def entries(self) -> int:
+        """Segments before the gap begins; the return is segment `entries + gap`.
+
+        Raises:
+            InputError: the scene has no return.
+        """
+        if self.play.entries is None:
+            raise InputError(f"scene {self.scene} has no return: leave gap out")
+        return self.play.entries
+
+    @property
+    def has_return(self) -> bool:
+        """Whether something returns, so that recall can be asked for."""
+        return self.play.entries is not None
 
     def colour_of(self, identity):
         """Colour index of an identity, an int or an int array."""
@@ -161,12 +180,10 @@ class World:
         Raises:
             InputError: the clip is too short for any return, or the scene has none.
         """
-        if self.scene == "D1":
-            raise InputError("scene D1 has no return: leave gap out")
-        gap = segments - self.toys - 1
+        gap = segments - self.entries - 1
         if gap < 0:
             raise InputError(
-                f"scene {self.scene} needs {self.toys + 1} segments or more for an entry and a return, "
+                f"scene {self.scene} needs {self.entries + 1} segments or more for an entry and a return, "
                 f"but the clip has {segments}: raise segments"
             )
         return gap

@@ -26,7 +26,7 @@ def equal(a, b):
     return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("reference", "segments", "prompts", "weight"))
 
 
-@pytest.mark.parametrize("world", [R1, R2, D1], ids=lambda w: w.scene)
+@pytest.mark.parametrize("world", [R1, R2, World(scene="R3"), D1, World(scene="D2")], ids=lambda w: w.scene)
 def test_shapes_and_contents(world):
     batch = make(world)[5]
     assert isinstance(batch, Batch)
@@ -35,8 +35,8 @@ def test_shapes_and_contents(world):
     assert batch.prompts.shape == (3, 6, world.prompt_bytes) and batch.prompts.dtype == np.int32
     assert batch.weight.shape == (3, 6) and batch.weight.dtype == np.float32
     gap = None
-    if world.scene != "D1":
-        gap = next(n for n in range(6) if "returns" in text(batch.prompts[0, n])) - world.toys
+    if world.scene[0] == "R":
+        gap = next(n for n in range(6) if "returns" in text(batch.prompts[0, n])) - {"R1": 1}.get(world.scene, 2)
     for i in range(3):
         clip = sample_clip(world, clip_seed(seed=4, split="train", step=5, index=i), 6, gap)
         video = render(world, [clip])[0]

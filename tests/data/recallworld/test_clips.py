@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mpjax.data.recallworld.clips import clip_seed, sample_clip, sidecar, uniforms
+from mpjax.data.recallworld.clips import clip_seed, sample_clip, sidecar
+from mpjax.data.recallworld.stream import uniforms
 from mpjax.data.recallworld.trajectories import balls_meet, ring
 from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
@@ -186,7 +187,9 @@ def test_balls_meet_against_long_simulation():
 
 
 def test_a_longer_clip_only_appends():
-    for world, gap in ((R1, 2), (R2, 1), (D1, None)):
+    others = [(World(scene=scene, frame_size=12), 1) for scene in ("R3", "R4", "R5", "R6")]
+    moved = [(World(scene="D1", turn=0.3), None), (World(scene="D2"), None)]
+    for world, gap in ((R1, 2), (R2, 1), (D1, None), *others, *moved):
         short, long = sample_clip(world, 5, 4, gap), sample_clip(world, 5, 9, gap)
         frames = short.visible.shape[1]
         np.testing.assert_array_equal(short.positions, long.positions[:, :frames])

@@ -24,7 +24,10 @@ def toy_frames(world, seeds, segments=4):
     """Frames that show the toy of each clip: frames, backgrounds `[n, H, W, 3]`, identities, positions."""
     clips = [sample_clip(world, seed, segments) for seed in seeds]
     video, background = render(world, clips), render_background(world, clips)
-    clip, frame = np.nonzero(np.stack([c.visible[0] for c in clips]))
+    alone = np.stack([c.visible[0] for c in clips])
+    if world.scene == "R6":
+        alone[:, : 1 + world.segment_frames] = False  # two toys at once
+    clip, frame = np.nonzero(alone)
     identity = np.asarray([c.identities[0] for c in clips])[clip]
     position = np.stack([c.positions[0] for c in clips])[clip, frame]
     return video[clip, frame], background[clip, frame], identity, position
@@ -36,7 +39,7 @@ def every_valid_frame(world, background):
     step = 1 if world.motion == "free" else world.patch
     places = range(0, world.frame_size - world.patch + 1, step)
     frames = {("empty",): background.astype(float)}
-    for sprite in range(world.ids + (world.scene != "D1")):
+    for sprite in range(world.ids + (world.scene in ("R1", "R2", "R3"))):
         for row in places:
             for column in places:
                 frame = background.astype(float)
@@ -54,6 +57,12 @@ WORLDS = [
     D1,
     World(scene="D1", motion="free"),
     World(scene="D1", stripe=True),
+    World(scene="R4", frame_size=12),
+    World(scene="R5"),
+    World(scene="R6"),
+    World(scene="D2"),
+    World(frame_size=32, patch=8, segment_frames=8),
+    World(scene="D1", motion="free", frame_size=32, patch=8),
 ]
 
 
@@ -69,10 +78,20 @@ def test_clean_frames_decode_without_error(world):
     assert off_manifold(world, frames, background).max() < 1e-9
 
 
-@pytest.mark.parametrize("world", [R1, D1, World(scene="D1", motion="free"), World(colours=2, shapes=3, frame_size=12)])
+BRUTE = [
+    R1,
+    D1,
+    World(scene="D1", motion="free"),
+    World(colours=2, shapes=3, frame_size=12),
+    World(scene="R5"),
+    World(scene="R6"),
+]
+
+
+@pytest.mark.parametrize("world", BRUTE, ids=lambda w: f"{w.scene}-{w.frame_size}-{w.motion}")
 def test_against_brute_force(world):
     rng = np.random.default_rng(0)
-    frames, background, _, _ = toy_frames(world, range(4))
+    frames, background, _, _ = toy_frames(world, range(12))
     frames, background = frames[:8], background[:8]
     frames = np.concatenate([frames, background]) + rng.normal(0, 0.5, (16, *frames.shape[1:]))
     background = np.concatenate([background, background])

@@ -14,6 +14,12 @@ WORLDS = [
     World(scene="R2", prompt_bytes=24),
     World(scene="D1"),
     World(scene="D1", balls=2, stripe=True),
+    World(scene="D1", frame_size=12, segment_frames=3, turn=0.2),
+    World(scene="R3"),
+    World(scene="R4", frame_size=12, segment_frames=3),
+    World(scene="R5", frame_size=12),
+    World(scene="R6"),
+    World(scene="D2"),
 ]
 
 
@@ -21,6 +27,15 @@ WORLDS = [
 def test_no_clip_leaks(world):
     for seed in range(8):
         assert find_leaks(world, seed, 6) == []
+
+
+@pytest.mark.parametrize("scene", ["R1", "R2", "R3", "R4"])
+def test_an_anchor_is_the_one_leak_of_its_world(scene):
+    world = World(scene=scene, prompt_bytes=24, anchor=True)
+    assert find_leaks(world, 3, 6, 1) == [
+        "the reference frame depends on the identity",
+        "the reference frame shows more than the background",
+    ]
 
 
 def test_change_only_the_identity_and_everything_hidden_is_bit_equal():

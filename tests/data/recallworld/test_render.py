@@ -26,6 +26,7 @@ PAINT = {
     "black": (-1, -1, -1),
     "orange": (1, 0, -1),
     "white": (1, 1, 1),
+    "grey": (0.7, 0.7, 0.7),
 }
 WORLDS = {
     "R1": World(),
@@ -34,6 +35,12 @@ WORLDS = {
     "D1": World(scene="D1"),
     "D1-balls": World(scene="D1", balls=3, frame_size=16, stripe=True),
     "D1-free": World(scene="D1", motion="free"),
+    "D1-turn": World(scene="D1", turn=0.3),
+    "R3": World(scene="R3"),
+    "R4": World(scene="R4", frame_size=12),
+    "R5": World(scene="R5"),
+    "R6": World(scene="R6", frame_size=12),
+    "D2": World(scene="D2"),
 }
 
 
@@ -46,10 +53,15 @@ def paint(told):
         for y in range(size):
             for x in range(size):
                 along = scene["slope"][0] * (2 * y / (size - 1) - 1) + scene["slope"][1] * (2 * x / (size - 1) - 1)
+                middle = scene["middle"]
+                if scene["panorama"] is not None:
+                    middle, along = scene["panorama"][frame["pan"] + 1 + x // 4], 2 * y / (size - 1) - 1
                 for c in range(3):
-                    video[t, y, x, c] = scene["middle"][c] + scene["contrast"][c] * along
+                    video[t, y, x, c] = middle[c] + scene["contrast"][c] * along
                 if scene["stripe"] is not None and (scene["stripe"] + t) % size == x:
                     video[t, y, x] += 0.15
+                if frame["curtain"]:
+                    video[t, y, x] = -0.4 + 0.8 * (x % 4) / 3
         for thing in frame["objects"]:
             for i, line in enumerate(SHAPES[thing["shape"]]):
                 for j, mark in enumerate(line):
@@ -69,6 +81,12 @@ def test_render_against_a_painter_by_hand(name):
     background = render_background(world, clips)
     assert background.shape == video.shape
     np.testing.assert_array_equal(background[:, 0], video[:, 0])
+    # Everything but toys and the ball is background.
+    for clip, behind in zip(clips, background, strict=True):
+        told = sidecar(clip)
+        for frame in told["frames"]:
+            frame["objects"] = [thing for thing in frame["objects"] if thing["kind"] == "box"]
+        np.testing.assert_allclose(behind, paint(told), atol=2e-7)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +97,12 @@ def test_render_against_a_painter_by_hand(name):
         ("D1", "bc98b06cd02556fa40325c1ef1c75cca7367022c7499222d70e83b451145cc62"),
         ("D1-balls", "76a14f0c3b8e38958523f8eb7b4b87b898338525b7f09b51828a91bf331da750"),
         ("D1-free", "4666120dd8945442b61115206796bd8299cb81313acae5f02426e965c0bf97a6"),
+        ("D1-turn", "09d37ab426a8bcb868f0ed64d518544d5aae8b9601a0c86871b443c34917680d"),
+        ("R3", "b487aa2551ac8f2f80e44b58f0d0a901161ded0e356c054c4445aa460f062a50"),
+        ("R4", "d2a9ee9dd0407c87a59e9091bafd2bbe3120315817ceb5d05c9139b016af333a"),
+        ("R5", "eea213f6051afcd2d11f518ed174d9ed3697698a9f245b59114628f1456fbddf"),
+        ("R6", "4d9934e772c20d827238e8f21772c6dada12c25e1cdb93e754f2a4e484c49923"),
+        ("D2", "5d2b9f4b306a47eea1c41b71cd3dc8337d9776cae23d0b978ec18e3b68674085"),
     ],
 )
 def test_clips_never_change(name, digest):
@@ -97,7 +121,7 @@ def test_rendering_together_equals_rendering_apart():
 def test_every_sprite_differs_from_every_other_and_from_every_background():
     for world in (World(), World(colours=8, shapes=4)):
         masks, colours = sprite_table(world)
-        drawn = np.where(masks[..., None], colours[:, None, None], 0.0).reshape(world.ids + 1, -1)
+        drawn = np.where(masks[..., None], colours[:, None, None], 0.0).reshape(world.ids + 2, -1)
         apart = ((drawn[:, None] - drawn[None]) ** 2).sum(-1)
         assert (apart + 1e9 * np.eye(len(apart))).min() >= 4
     clips = [sample_clip(World(), seed, 2) for seed in range(300)]

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from mpjax.data.recallworld.world import PROMPTS, World
+from mpjax.data.recallworld.scenes import SCENES
+from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
 
 
@@ -13,7 +14,7 @@ from mpjax.errors import InputError
         ({"motion": "fluid"}, "world.motion"),
         ({"patch": 3}, "world.patch"),
         ({"frame_size": 10}, "world.frame_size"),
-        ({"frame_size": 20}, "world.frame_size"),
+        ({"frame_size": 68}, "world.frame_size"),
         ({"frame_size": 4}, "world.frame_size"),
         ({"patch": 8}, "world.patch"),
         ({"colours": 9}, "world.colours"),
@@ -48,9 +49,9 @@ def test_derived_sizes_and_frozen():
 
 
 def test_prompts_fit_as_documented():
-    assert max(len(p.encode()) for p in (*PROMPTS["R1"], *PROMPTS["D1"])) <= 16
-    assert max(len(p.encode()) for p in PROMPTS["R2"]) == 22
-    assert all(p.isascii() for prompts in PROMPTS.values() for p in prompts)
+    for name, scene in SCENES.items():
+        assert max(len(p.encode()) for p in scene.prompts) <= (22 if name == "R2" else World().prompt_bytes)
+        assert all(p.isascii() for p in scene.prompts) and len(set(scene.prompts)) == len(scene.prompts)
 
 
 def test_beyond_reach_agrees_with_counting_frames():
