@@ -50,6 +50,13 @@ def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     generate(args)
 
 
+def _recall(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.evaluation.recall_command import recall
+
+    _no_overrides(overrides)
+    recall(args)
+
+
 def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.interop.convert.command import convert
 
@@ -191,6 +198,17 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="leave blocks out where little changes, up to this threshold (0.15 for FramePack)",
     )
+
+    verb = add("recall", _recall, "Measure what a run trained on RecallWorld remembers, or how far it drifts (D1, D2).")
+    verb.add_argument("--weights", type=Path, required=True, help="run folder of `train`")
+    verb.add_argument("--scene", help="R1 to R6, D1 or D2 (default: that of the run)")
+    verb.add_argument("--gaps", default="0,1,2,4,8", help="hidden segments before the return (default: 0,1,2,4,8)")
+    verb.add_argument("--clips", type=int, default=256, help="held-out clips a gap, or of a rollout (default: 256)")
+    verb.add_argument("--control", default="none", help="change one thing of known effect (docs/recallworld.md)")
+    verb.add_argument("--self-recall", action="store_true", help="also compare each return with the model's own reveal")
+    verb.add_argument("--segments", type=int, default=24, help="generated segments of D1 and D2 (default: 24)")
+    verb.add_argument("--seed", type=int, default=0, help="of clips and noise")
+    verb.add_argument("--out", type=Path, help="output folder (default: recall in the run folder)")
 
     verb = add("convert", _convert, "Turn a PyTorch checkpoint into a run folder, or a run folder into a checkpoint.")
     source = verb.add_mutually_exclusive_group(required=True)

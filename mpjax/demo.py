@@ -6,7 +6,6 @@ done, so the same command goes on where it stopped.
 
 import functools
 import hashlib
-import io
 import json
 import os
 import time
@@ -16,10 +15,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from mpjax import config, experiment, provenance
-from mpjax.data.filmstrip import filmstrip, png
+from mpjax.data.filmstrip import filmstrip, png, stack
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.forcing import Direct
 from mpjax.errors import InputError
@@ -304,16 +302,7 @@ def _overview(path: Path, recall: dict, pictures: dict[str, bytes]) -> None:
     """One picture of the result: recall by gap, and below it true and generated returns."""
     panels = [report_figures.png(report_figures.recall_figure(recall))]
     panels += [pictures[name] for name in ("recall_gap_2", "recall_gap_4") if name in pictures]
-    images = [Image.open(io.BytesIO(panel)).convert("RGB") for panel in panels]
-    width = images[0].width
-    images = [image.resize((width, image.height * width // image.width), Image.Resampling.LANCZOS) for image in images]
-    gap = 16
-    canvas = Image.new("RGB", (width, sum(image.height + gap for image in images) - gap), "white")
-    top = 0
-    for image in images:
-        canvas.paste(image, (0, top))
-        top += image.height + gap
-    path.write_bytes(png(np.asarray(canvas)))
+    path.write_bytes(png(stack(panels)))
 
 
 def _segment_time_ratio(seconds: list[float]) -> dict[str, float]:

@@ -31,6 +31,27 @@ def filmstrip(rows: Sequence[np.ndarray], *, least: int = 48, gap: int = 2) -> n
     return picture
 
 
+def stack(panels: Sequence[bytes], gap: int = 16) -> np.ndarray:
+    """Pictures below one another, each as wide as the first.
+
+    Args:
+        panels: encoded pictures, one or more.
+        gap: white pixels between them.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    images = [Image.open(io.BytesIO(panel)).convert("RGB") for panel in panels]
+    width = images[0].width
+    images = [image.resize((width, image.height * width // image.width), Image.Resampling.LANCZOS) for image in images]
+    canvas = Image.new("RGB", (width, sum(image.height + gap for image in images) - gap), "white")
+    top = 0
+    for image in images:
+        canvas.paste(image, (0, top))
+        top += image.height + gap
+    return np.asarray(canvas)
+
+
 def to_uint8(frames: np.ndarray) -> np.ndarray:
     """Float frames in [−1, 1] → uint8; uint8 frames as they are."""
     if frames.dtype == np.uint8:

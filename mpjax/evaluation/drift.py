@@ -1,4 +1,4 @@
-"""Drift of a trained model on RecallWorld D1: a long rollout on its own history, every frame decoded exactly."""
+"""Drift of a trained model on RecallWorld D1 or D2: a long rollout on its own history, every frame decoded exactly."""
 
 import dataclasses
 import functools
@@ -17,6 +17,7 @@ from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Sampler
 from mpjax.errors import InputError
 from mpjax.evaluation.drift_metrics import drift_report, motion, psnr, seam_error
+from mpjax.evaluation.obedience_metrics import obedience
 from mpjax.models.autoregressive import append_segment, sample_segment, start_video
 from mpjax.models.memorypack import Denoiser
 
@@ -28,7 +29,9 @@ class DriftResult:
     """What `evaluate_drift` found.
 
     Attributes:
-        report: `drift_metrics.drift_report` with `motion` and `seam`, JSON-able.
+        report: `drift_metrics.drift_report` with `motion` and `seam`, and in D2 `obedience`
+            (`obedience_metrics.obedience`), JSON-able. With `world.turn` the truth is one future of many: what compares
+            frame by frame with it, PSNR and the position error, is None.
         truth, generated: all frames after the given ones of the first clip, `[t, H, W, 3]`.
     """
 
@@ -83,7 +86,7 @@ def evaluate_drift(
 
     Args:
         denoiser, sampler, params: the model (EMA weights).
-        world: scene D1 with one ball.
+        world: scene D1 with one ball, or D2.
         segments: generated segments, after the given ones.
         given: true segments before them.
         clips: held-out clips.
@@ -93,8 +96,12 @@ def evaluate_drift(
     Raises:
         InputError: another scene, or several balls.
     """
-    if world.scene != "D1" or world.balls != 1:
-        raise InputError(f"world is {world.scene} with {world.balls} balls: drift is measured on D1 with one ball")
+    if world.has_return or world.toys != 1:
+        raise InputError(
+            f"world is {world.scene} with {world.toys} toys: drift is measured on D2, or on D1 with one ball"
+        )
+    if segments < 1 or given < 1 or clips < 1:
+        raise InputError(f"segments is {segments}, given {given} and clips {clips}: use 1 or more")
     states = [sample_clip(world, seed * 1_000_000 + i, given + segments) for i in range(clips)]
     batch = collect(world, states, np.zeros((clips, given + segments), np.float32))
     own, true = _rollout(denoiser, sampler, params, batch, jax.random.key(seed), given, classifier_free)
@@ -129,6 +136,15 @@ def evaluate_drift(
         segment_frames=world.segment_frames,
         seed=seed,
     )
+    if world.turn:
+        report["motion"]["position_error"] = report["contrast"]["psnr"] = None
+    if world.play.commands:
+        # From the last given frame on, so that the step into the first generated one counts.
+        shown = np.stack([state.positions[0, first - 1] for state in states])
+        positions = np.concatenate([shown[:, None], toys.position[:, 0].reshape(n, t, 2)], axis=1)
+        halves = [[world.play.commands[prompt] for prompt in state.prompts[given:]] for state in states]
+        before = [world.play.commands[state.prompts[given - 1]] for state in states]
+        report["obedience"] = obedience(world, positions, np.asarray(halves), np.asarray(before), seed=seed)
     report["seam"] = seam_error(frames, segment_frames=world.segment_frames, seed=seed)
     report["clips"], report["given_segments"], report["generated_segments"] = clips, given, segments
     return DriftResult(report=report, truth=truth[0], generated=frames[0])

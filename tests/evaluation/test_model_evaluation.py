@@ -124,3 +124,14 @@ def test_guidance_reaches_what_is_evaluated():
         np.testing.assert_allclose(recall.generated[0] - recall.truth[0][-4:], STEP * offset, atol=1e-5)
         drift = evaluate_drift(*args, World(scene="D1"), segments=2, clips=2, classifier_free=guidance)
         np.testing.assert_allclose((drift.generated - drift.truth)[:4], STEP * offset, atol=1e-5)
+
+
+def test_turning_balls_and_hands_keep_the_metrics_that_hold():
+    args = (Repeats(ARCHITECTURE), SAMPLER, params())
+    turning = evaluate_drift(*args, World(scene="D1", turn=0.2), segments=3, clips=8).report
+    assert turning["motion"]["position_error"] is None and turning["contrast"]["psnr"] is None
+    assert turning["off_manifold_by_segment"][-1]["mean"] < 1e-9 and "obedience" not in turning
+    hand = evaluate_drift(*args, World(scene="D2"), segments=6, clips=32).report
+    # It repeats what it saw: it goes on at the old pace, and never hears of a new one.
+    assert hand["obedience"]["latency_frames"]["mean"] >= 3 and 0.3 < hand["obedience"]["heading_error"]["mean"] < 0.7
+    assert hand["motion"]["position_error"] is not None and hand["identity"][-1]["mean"] == 1.0

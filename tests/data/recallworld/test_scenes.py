@@ -213,7 +213,7 @@ def test_odd_segments_never_line_up(size, frames, aligned):
         ({"scene": "R3", "segment_frames": 1}, "world.segment_frames"),
         ({"scene": "R5", "segment_frames": 3, "frame_size": 16}, "world.segment_frames"),
         ({"scene": "R6", "segment_frames": 3, "frame_size": 12}, "world.segment_frames"),
-        ({"scene": "D2", "segment_frames": 1}, "world.segment_frames"),
+        ({"scene": "D2", "segment_frames": 2}, "world.segment_frames"),
         ({"scene": "D1", "turn": 1.5}, "world.turn"),
         ({"scene": "D1", "turn": 0.1, "balls": 2}, "world.balls"),
         ({"scene": "R1", "turn": 0.1}, "D1"),

@@ -1,6 +1,8 @@
 """What a scene is: settings it reads, toys it needs, and a story told without knowing who they are."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -53,6 +55,9 @@ class Scene(Protocol):
         fields: names of the `World` fields that not every scene reads, but this one does.
         entries: segments before the gap begins; None in a scene without a return.
         white_ball: whether a white ball can be seen.
+        choices: prompts that say which toy returns; less than two say nothing.
+        hidden_motion: whether the toy moves on while it is hidden, so that its place tells the time.
+        commands: pace that each prompt commands, in half cells a frame clockwise; empty where prompts command nothing.
     """
 
     @property
@@ -72,6 +77,21 @@ class Scene(Protocol):
 
     @property
     def white_ball(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """See above."""
+        ...
+
+    @property
+    def hidden_motion(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def commands(self) -> Mapping[str, int]:
         """See above."""
         ...
 
@@ -112,7 +132,19 @@ class Scene(Protocol):
         ...
 
 
-class DistinctToys:
+class Plain:
+    """A scene whose prompts neither choose nor command, and whose toys do not move unseen."""
+
+    hidden_motion = False
+    commands: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+
+class DistinctToys(Plain):
     """Toys that differ from one another, and nothing else to say of them."""
 
     def toys(self, world: "World") -> int:

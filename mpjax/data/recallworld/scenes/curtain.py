@@ -25,6 +25,7 @@ class Curtain(DistinctToys):
     fields = frozenset({"path", "anchor"})
     entries = 1
     white_ball = False
+    hidden_motion = True
 
     def story(self, world: "World", seed: int, draws: np.ndarray, segments: int, gap: int) -> Story:
         """See `Scene`."""

@@ -34,6 +34,11 @@ class ExitReturn(DistinctToys):
         return (*self.enter, "a ball bounces", *self.back, "the toy stays")
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """See `Scene`."""
+        return self.back
+
+    @property
     def entries(self) -> int:
         """A segment for each toy."""
         return len(self.enter)

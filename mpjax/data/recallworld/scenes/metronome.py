@@ -1,6 +1,7 @@
 """D2: a hand goes round the ring as each prompt tells it. Does it follow, at once, and for how long?"""
 
 import dataclasses
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from mpjax.data.recallworld.trajectories import ring
 if TYPE_CHECKING:
     from mpjax.data.recallworld.world import World
 
-HALF_CELLS = {"slow forward": 1, "slow backward": -1, "fast forward": 2, "fast backward": -2}
+HALF_CELLS = MappingProxyType({"slow forward": 1, "slow backward": -1, "fast forward": 2, "fast backward": -2})
 """Half cells a frame of each command, clockwise: slow is a cell every other frame."""
 
 CHANGE = 0.5
@@ -27,12 +28,13 @@ class Metronome(DistinctToys):
 
     prompts = tuple(HALF_CELLS)
     fields = NO_FIELDS
+    commands = HALF_CELLS
     entries = None
     white_ball = False
 
     def check(self, world: "World") -> None:
         """See `Scene`."""
-        needs_frames(world, 2, "a slow hand moves every other frame")
+        needs_frames(world, 3, "a slow hand moves every other frame, and has to move in every segment")
 
     def story(self, world: "World", seed: int, draws: np.ndarray, segments: int, gap: int) -> Story:
         """See `Scene`."""

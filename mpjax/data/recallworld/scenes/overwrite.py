@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpjax.data.recallworld.scenes.base import WHITE_BALL, Story, needs_frames, times
+from mpjax.data.recallworld.scenes.base import WHITE_BALL, Plain, Story, needs_frames, times
 from mpjax.data.recallworld.stream import IDENTITY
 from mpjax.data.recallworld.trajectories import distractor, entrance, ring_walk
 from mpjax.errors import InputError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Overwrite:
+class Overwrite(Plain):
     """A toy enters in segment 0; in the middle of segment 1 it takes another colour, in view; a white ball bounces in
     the gap; the toy returns in the new colour.
 

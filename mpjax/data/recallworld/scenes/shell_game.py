@@ -34,6 +34,11 @@ class ShellGame(DistinctToys):
     entries = 1
     white_ball = False
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """See `Scene`."""
+        return self.prompts[3:5]
+
     def toys(self, world: "World") -> int:
         """See `Scene`."""
         del world
