@@ -5,20 +5,17 @@ them, `dataset.json` with what TFDS does not know: the codec and its normalisati
 No TensorFlow is needed to write or to read.
 """
 
-import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
-from tensorflow_datasets.proto import tf_example_pb2
 
 from mpjax import codecs
+from mpjax.data.records import OrderedExampleWriter, quiet
 from mpjax.errors import InputError
 
 DATASET_FILE = "dataset.json"
@@ -56,7 +53,7 @@ class LatentDataset:
         """
         if split not in self.counts:
             raise InputError(f"{self.path}: no split {split!r}; it has {', '.join(self.counts)}")
-        with _quiet():
+        with quiet():
             return LatentSource(tfds.builder_from_directory(self.path).as_data_source(split=split))
 
 
@@ -170,14 +167,6 @@ class LatentClips(tfds.core.GeneratorBasedBuilder):
         return ((record["id"], record) for record in self._records(split))
 
 
-class OrderedExampleWriter(tfds.core.ExampleWriter):
-    """Writes the features of an example in a fixed order, which protobuf draws anew in every process."""
-
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
-        """See `tfds.core.ExampleWriter.write`."""
-        return super().write(path, ((key, _ordered(data)) for key, data in examples))
-
-
 def write_records(
     directory: Path,
     *,
@@ -186,26 +175,9 @@ def write_records(
     records: Callable[[str], Iterator[dict[str, Any]]],
 ) -> Path:
     """Write the records of all splits under `directory`; returns the finished TFDS directory inside it."""
-    with _quiet():
+    with quiet():
         builder = LatentClips(
             latent_shape=latent_shape, splits=splits, records=records, data_dir=directory, file_format="array_record"
         )
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     return Path(builder.data_dir)
-
-
-def _ordered(example: bytes) -> bytes:
-    return tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """TFDS logs every step, prints, and draws progress bars; exceptions still come through."""
-    verbosity = logging.get_verbosity()
-    tfds.disable_progress_bar()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)

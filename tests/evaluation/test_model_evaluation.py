@@ -133,5 +133,5 @@ def test_turning_balls_and_hands_keep_the_metrics_that_hold():
     assert turning["off_manifold_by_segment"][-1]["mean"] < 1e-9 and "obedience" not in turning
     hand = evaluate_drift(*args, World(scene="D2"), segments=6, clips=32).report
     # It repeats what it saw: it goes on at the old pace, and never hears of a new one.
-    assert hand["obedience"]["latency_frames"]["mean"] >= 3 and 0.3 < hand["obedience"]["heading_error"]["mean"] < 0.7
+    assert hand["obedience"]["latency_frames"]["mean"] > 1 and 0.3 < hand["obedience"]["heading_error"]["mean"] < 0.7
     assert hand["motion"]["position_error"] is not None and hand["identity"][-1]["mean"] == 1.0

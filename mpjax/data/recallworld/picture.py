@@ -17,7 +17,13 @@ SEGMENTS = 5
 ROWS = (
     (World(scene="R1", frame_size=16), 2),
     (World(scene="R2", frame_size=16, prompt_bytes=22), 2),
+    (World(scene="R3", frame_size=16), 1),
+    (World(scene="R4", frame_size=16), 1),
+    (World(scene="R5", frame_size=16, patch=8), 2),
+    (World(scene="R6", frame_size=16, patch=8), 2),
     (World(scene="D1", frame_size=16, balls=2, stripe=True), None),
+    (World(scene="D1", frame_size=16, turn=0.2), None),
+    (World(scene="D2", frame_size=16), None),
 )
 """The world of each row, and the gap before its return."""
 
