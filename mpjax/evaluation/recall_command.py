@@ -12,7 +12,8 @@ import numpy as np
 from mpjax import config
 from mpjax.data.filmstrip import filmstrip, png, stack
 from mpjax.data.recallworld.leaks import find_leaks
-from mpjax.data.recallworld.world import World
+from mpjax.data.recallworld.scenes import SCENES
+from mpjax.data.recallworld.world import OF_SOME_SCENES, World
 from mpjax.errors import InputError
 from mpjax.evaluation import report_figures
 from mpjax.evaluation.controls import CONTROLS
@@ -171,7 +172,13 @@ def _world(weights: Path, scene: str | None) -> World:
     data = run.experiment.data if run.experiment else None
     if not isinstance(data, RecallWorldData):
         raise InputError(f"{weights} was not trained on RecallWorld: give a run whose data.kind is 'recallworld'")
-    return data.world if scene is None else dataclasses.replace(data.world, scene=scene)
+    if scene is None:
+        return data.world
+    if scene not in SCENES:
+        raise InputError(f"--scene {scene}: choose one of {', '.join(SCENES)}")
+    defaults = World()
+    foreign = [name for name in OF_SOME_SCENES if name not in SCENES[scene].fields]
+    return dataclasses.replace(data.world, scene=scene, **{name: getattr(defaults, name) for name in foreign})
 
 
 def _rows(report: dict) -> list[dict]:

@@ -262,3 +262,23 @@ def test_wrong_input_is_named():
     for decode in (decode_identity, decode_visit, decode_position):
         with pytest.raises(InputError, match=r"world\.balls"):
             decode(two, frames, background)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        World(frame_size=64, patch=16, colours=8, segment_frames=36, fps=24, reach=(1, 2, 16)),
+        World(scene="D1", motion="free", frame_size=64, patch=16),
+    ],
+    ids=["T2", "free"],
+)
+def test_large_frames(world):
+    frames, background, identity, position = toy_frames(world, [5], segments=2)
+    noisy = (frames + np.random.default_rng(6).normal(0, 0.4, frames.shape))[:8]
+    background, identity, position = background[:8], identity[:8], position[:8]
+    toys = decode_toys(world, noisy, background)
+    np.testing.assert_array_equal(toys.identity[:, 0], identity)
+    np.testing.assert_array_equal(toys.position[:, 0], position)
+    assert off_manifold(world, noisy, background).mean() == pytest.approx(0.16, rel=0.05)
+    found, _ = decode_position(world, noisy, background, identity=identity)
+    assert np.abs(found - position).max() <= 0.25
