@@ -110,9 +110,7 @@ def evaluate_recall(
     world = control.world(world)
     gaps = control.gaps(world, gaps)
     segments = world.entries + max(gaps) + 1
-    chunk = max(
-        1, min(CHUNK, clips_per_gap, CHUNK_BYTES // (12 * segments * world.segment_frames * world.frame_size**2))
-    )
+    chunk = chunk_size(world, segments, clips_per_gap)
     progress = Progress(0, len(gaps) * clips_per_gap, say or (lambda line: None))
     returns: list[_Returns] = []
     examples: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -136,6 +134,12 @@ def evaluate_recall(
         truth={gap: video for gap, (video, _) in examples.items()},
         generated={gap: frames for gap, (_, frames) in examples.items()},
     )
+
+
+def chunk_size(world: World, segments: int, clips: int) -> int:
+    """How many clips of `segments` are evaluated at once: as many as memory allows, at most those there are."""
+    values = 3 * segments * world.segment_frames * world.frame_size**2
+    return max(1, min(CHUNK, clips, CHUNK_BYTES // (4 * values)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from mpjax.data.recallworld.world import World
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Sampler
 from mpjax.errors import InputError
+from mpjax.evaluation.recall import chunk_size
 from mpjax.evaluation.recall_metrics import proportion
 from mpjax.models.autoregressive import append_segment, sample_segment, start_video
 from mpjax.models.memorypack import Denoiser
@@ -80,15 +81,20 @@ def evaluate_self_recall(
     if not world.has_return or not gaps:
         raise InputError(f"world.scene is {world.scene!r} with gaps {list(gaps)}: self-recall needs a return and a gap")
     segments = world.entries + max(gaps) + 1  # of every video, so that all compile once
+    chunk = chunk_size(world, segments, clips_per_gap)
     progress, rows = Progress(0, len(gaps), say or (lambda line: None)), []
     for done, gap in enumerate(gaps, 1):
         clips = [sample_clip(world, (seed * 1000 + gap) * 1_000_000 + i, segments, gap) for i in range(clips_per_gap)]
         if (clips[0].visible[clips[0].sprites < world.ids].sum(axis=0) > 1).any():
             raise InputError(f"scene {world.scene} shows two toys at once: self-recall needs one that is shown alone")
-        batch = collect(world, clips, np.zeros((len(clips), segments), np.float32))
-        key = jax.random.fold_in(jax.random.key(seed), gap)
-        drawn = np.asarray(_rollout(denoiser, sampler, params, batch, key, classifier_free))
-        reveal, returned = _decode(world, clips, drawn.reshape(len(clips), -1, *drawn.shape[3:]))
+        key, found = jax.random.fold_in(jax.random.key(seed), gap), []
+        for start in range(0, clips_per_gap, chunk):
+            some = clips[start : start + chunk]
+            padded = some + [some[-1]] * (chunk - len(some))  # one shape, one compile
+            batch = collect(world, padded, np.zeros((chunk, segments), np.float32))
+            drawn = _rollout(denoiser, sampler, params, batch, jax.random.fold_in(key, start), classifier_free)
+            found.append(_decode(world, some, np.asarray(drawn)[: len(some)].reshape(len(some), -1, *drawn.shape[3:])))
+        reveal, returned = (np.concatenate(part) for part in zip(*found, strict=True))
         shares = [np.bincount(x, minlength=world.ids) / len(x) for x in (reveal, returned)]
         rows.append(
             {
