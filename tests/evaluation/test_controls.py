@@ -90,6 +90,7 @@ def test_an_archive_recalls_until_its_memory_is_reset():
     assert kept["control"] == {"kind": "none", "expects": CONTROLS["none"].expects, "met": None}
     lost = evaluate(World(), MemoryReset())
     assert lost["leak_test"]["passed"] and lost["control"]["met"] is True
+    assert evaluate(World(), MemoryReset(), gaps=(0,), clips_per_gap=64)["gaps"][0]["rate"] < 0.3
     # Before the toy enters a reset changes nothing; behind it, everything.
     assert evaluate(World(), MemoryReset(segment=0), clips_per_gap=32)["beyond_reach"]["rate"] == 1.0
     late = evaluate(World(), MemoryReset(segment=1), clips_per_gap=32)

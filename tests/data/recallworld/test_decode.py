@@ -187,6 +187,10 @@ def test_position_to_a_fraction_of_a_pixel():
         assert tuple(found[n]) == grid[int(np.argmin(cost))] and residual[n] == pytest.approx(min(cost), rel=1e-9)
     found, _ = decode_position(R1, frames, background)
     assert np.abs(found - place).mean() < 0.125
+    edge, behind, toy, _ = toy_frames(R1, range(60))
+    edge = edge + rng.normal(0, 1, edge.shape)
+    at, _ = decode_position(R1, edge, behind, identity=toy)
+    assert at.min() == 0 and at.max() == 4
     on_grid = np.round(place * 4) / 4
     frames = np.stack([shifted(background[n], masks[k], colours[k], *on_grid[n]) for n, k in enumerate(identity)])
     found, residual = decode_position(R1, frames, background, identity=identity)

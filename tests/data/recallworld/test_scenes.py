@@ -9,7 +9,7 @@ import pytest
 from mpjax.data.recallworld.clips import sample_clip
 from mpjax.data.recallworld.render import render
 from mpjax.data.recallworld.scenes import SCENES
-from mpjax.data.recallworld.stream import BOUNCE, PANORAMA, WORDS, uniforms
+from mpjax.data.recallworld.stream import BOUNCE, PANORAMA, TURNS, WORDS, uniforms
 from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
 
@@ -190,6 +190,10 @@ def test_turning_leaves_every_other_draw_as_it_was():
         a, b = sample_clip(plain, seed, 6), sample_clip(turning, seed, 6)
         assert a.identities == b.identities and (a.middle == b.middle).all()
         np.testing.assert_array_equal(a.positions[:, 1], b.positions[:, 1])
+        # Up to the first turn they move alike.
+        happens = uniforms(seed, 48, TURNS)[::2] < 0.5
+        first = 1 + int(happens[1:].argmax())
+        np.testing.assert_array_equal(a.positions[:, 1 : 1 + first], b.positions[:, 1 : 1 + first])
     always = World(scene="D1", frame_size=12, turn=1.0)
     assert len({sample_clip(always, seed, 6).positions.tobytes() for seed in range(10)}) == 10
     draws = uniforms(3, WORDS)
