@@ -35,15 +35,14 @@ def _rollout(
 ) -> jax.Array:
     """Every segment on own history, `[b, s, f, h, w, c]`."""
 
-    def segment(state, inputs):
-        prompts, n = inputs
+    def segment(state, n):
+        prompts = batch.prompts_of(n)
         noise = jax.random.normal(jax.random.fold_in(key, n), batch.segments[:, 0].shape)
         drawn = sample_segment(denoiser, sampler, params, state, prompts, noise, classifier_free)
         return append_segment(denoiser, params, state, drawn), drawn
 
     state = start_video(denoiser, params, batch.first_prompts, batch.reference)
-    numbers = jnp.arange(batch.segments.shape[1])
-    _, drawn = jax.lax.scan(segment, state, (batch.prompts_by_segment, numbers))
+    _, drawn = jax.lax.scan(segment, state, jnp.arange(batch.segments.shape[1]))
     return jnp.swapaxes(drawn, 0, 1)
 
 
