@@ -168,8 +168,8 @@ def _world(trained: Experiment, evaluation: Evaluation, arm: Arm) -> World:
         raise InputError(f"{place}: {error}") from error
     assert isinstance(changed.data, RecallWorldData)
     world = changed.data.world
-    if isinstance(evaluation, RecallEvaluation) and world.scene == "D1":
-        raise InputError(f"{place}: recall needs scene R1 or R2, not D1: set world.scene")
-    if isinstance(evaluation, DriftEvaluation) and (world.scene != "D1" or world.balls != 1):
-        raise InputError(f"{place}: drift needs scene D1 with one ball: set world.scene and world.balls")
+    if isinstance(evaluation, RecallEvaluation) and not world.has_return:
+        raise InputError(f"{place}: recall needs a scene with a return, R1 to R6, not {world.scene}: set world.scene")
+    if isinstance(evaluation, DriftEvaluation) and (world.has_return or world.toys != 1):
+        raise InputError(f"{place}: drift needs scene D1 with one ball, or D2: set world.scene and world.balls")
     return world

@@ -155,7 +155,7 @@ def exposure_gap(own: np.ndarray, true: np.ndarray, *, segment_frames: int, seed
     own, true = _curves(own), _curves(true)
     if own.shape != true.shape:
         raise InputError(f"own {own.shape} and true {true.shape} differ: give the same clips and frames")
-    return _by_segment(own - true, segment_frames, seed)
+    return by_segment(own - true, segment_frames, seed)
 
 
 def accuracy_over_time(decoded: np.ndarray, truth: np.ndarray, *, segment_frames: int, seed: int = 0) -> list[dict]:
@@ -181,7 +181,7 @@ def accuracy_over_time(decoded: np.ndarray, truth: np.ndarray, *, segment_frames
             f"decoded {decoded.shape} and truth {truth.shape} do not fit: give [n, t] or [n, t, k], and [n] or [n, k]"
         )
     present = (decoded[:, :, :, None] == truth[:, None, None, :]).any(axis=2).mean(axis=2)
-    return _by_segment(present, segment_frames, seed)
+    return by_segment(present, segment_frames, seed)
 
 
 def motion(positions: np.ndarray, truth: np.ndarray, *, segment_frames: int, seed: int = 0) -> dict:
@@ -292,7 +292,7 @@ def drift_report(
         },
         "survival": survival_time(values, threshold=threshold, fps=fps),
         "identity": accuracy_over_time(decoded, identities, segment_frames=segment_frames, seed=seed),
-        "off_manifold_by_segment": _by_segment(values, segment_frames, seed),
+        "off_manifold_by_segment": by_segment(values, segment_frames, seed),
         "exposure_gap": gap,
     }
 
@@ -318,6 +318,11 @@ def _segments(values: np.ndarray, segment_frames: int) -> int:
     return values.shape[1] // segment_frames
 
 
-def _by_segment(values: np.ndarray, segment_frames: int, seed: int) -> list[dict]:
+def by_segment(values: np.ndarray, segment_frames: int, seed: int) -> list[dict]:
+    """Means of `[n, t]` over each segment, with intervals over clips: [{segment, mean, ci95}].
+
+    Raises:
+        InputError: t is no multiple of the frames of a segment.
+    """
     means = values.reshape(len(values), _segments(values, segment_frames), -1).mean(axis=2)
     return [{"segment": segment, **_mean(means[:, segment], seed)} for segment in range(means.shape[1])]
