@@ -16,7 +16,7 @@ from mpjax.data.recallworld.world import World
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Sampler
 from mpjax.errors import InputError
-from mpjax.evaluation.drift_metrics import by_segment, drift_report, motion, psnr, seam_error
+from mpjax.evaluation.drift_metrics import drift_report, motion, psnr, seam_error
 from mpjax.evaluation.obedience_metrics import obedience
 from mpjax.models.autoregressive import append_segment, sample_segment, start_video
 from mpjax.models.memorypack import Denoiser
@@ -31,8 +31,7 @@ class DriftResult:
     Attributes:
         report: `drift_metrics.drift_report` with `motion` and `seam`, and in D2 `obedience`
             (`obedience_metrics.obedience`), JSON-able. With `world.turn` the truth is one future of many: what compares
-            frame by frame with it, PSNR and the position error, is None. `with_toy_by_segment` is R without the empty
-            background among the valid frames: a toy that has vanished raises it, while it leaves R low.
+            frame by frame with it, PSNR and the position error, is None.
         truth, generated: all frames after the given ones of the first clip, `[t, H, W, 3]`.
     """
 
@@ -137,7 +136,6 @@ def evaluate_drift(
         segment_frames=world.segment_frames,
         seed=seed,
     )
-    report["with_toy_by_segment"] = by_segment(toys.residual.reshape(n, t), world.segment_frames, seed)
     if world.turn:
         report["motion"]["position_error"] = report["contrast"]["psnr"] = None
     if world.play.commands:

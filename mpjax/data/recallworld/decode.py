@@ -148,8 +148,9 @@ def decode_position(
 def off_manifold(world: World, frames: np.ndarray, background: np.ndarray) -> np.ndarray:
     """R: mean squared difference to the nearest frame the world could show, float64 `[n]`.
 
-    Such frames are the background, one toy (D1: up to `world.balls`), and where the scene has one the white ball. In
-    segment 0 of R6 two toys are seen at once, which this does not count as valid.
+    Such frames show a toy; in scenes with a return also the background alone, and where the scene has one the white
+    ball. D1 and D2 always show all their toys, so one that vanishes does not lower R. In segment 0 of R6 two toys are
+    seen at once, which this does not count as valid.
 
     Args:
         world: the world.
@@ -161,8 +162,8 @@ def off_manifold(world: World, frames: np.ndarray, background: np.ndarray) -> np
     """
     nearest = np.empty(len(frames))
     for chunk, toys, ball, empty in distances(world, frames, background, manifold_step(world)):
-        gain = np.minimum(toys.min(axis=-1) - empty[:, None], 0)
-        best = empty + np.sort(gain, axis=-1)[:, : world.balls].sum(axis=-1)
+        gain = np.sort(toys.min(axis=-1) - empty[:, None], axis=-1)[:, : world.balls]
+        best = empty + (np.minimum(gain, 0) if world.has_return else gain).sum(axis=-1)
         if world.play.white_ball:
             best = np.minimum(best, ball.min(axis=-1))
         nearest[chunk] = np.maximum(best, 0)
@@ -190,7 +191,8 @@ def background_mask(world: World, frames: np.ndarray, background: np.ndarray) ->
             shape = np.where(ball < lowest, len(shapes) - 1, shape)
             lowest = np.minimum(ball, lowest)
         order = np.argsort(lowest, axis=-1, kind="stable")[:, : world.balls]
-        frame, rank = np.nonzero(np.take_along_axis(lowest, order, axis=-1) < empty[:, None])
+        drawn = np.take_along_axis(lowest, order, axis=-1) < empty[:, None]
+        frame, rank = np.nonzero(drawn if world.has_return else np.ones_like(drawn))
         place = order[frame, rank]
         sprite, row, column = np.nonzero(shapes[shape[frame, place]])
         top, left = places[place[sprite]].T
