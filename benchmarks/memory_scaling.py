@@ -25,7 +25,7 @@ FIRST = 4  # the segments before it compile
 
 def memory_bytes(state: State) -> int:
     """Bytes of ψ in a state of a generation."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.generation.video.memory))
+    return state.generation.video.memory.bytes
 
 
 def measure(runs: list[Path], prompt: str, segments: int, seed: int = 0) -> dict:

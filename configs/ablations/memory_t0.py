@@ -3,7 +3,8 @@
     python -m mpjax ablate --config=configs/ablations/memory_t0.py --run=runs/ablation_memory_t0
 
 Every arm makes the same updates on the same batches; `memory` is SemanticPack as the paper adopts it (Squeeze A),
-`none` is FramePack alone. `r2` and `r2_none` are the first two on R2, where the prompt says which of two toys returns.
+`none` is FramePack alone, `none_anchored` too, with the toy shown in the first frame. `r2` and `r2_none` are the first
+two on R2, where the prompt says which of two toys returns.
 Arguments: `full` (default) and `smoke` (two arms of a few updates, for tests).
 """
 
@@ -15,7 +16,7 @@ from configs import recall_tiny
 from configs.ablations import shrink
 from mpjax.errors import InputError
 
-STEPS = 1600
+STEPS = 2000
 BANK = 20  # segments, so that the longest clip of the evaluation fits
 GAPS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 TOKENS = {2: (4, 4, 8), 4: (4, 4, 4), 16: (1, 4, 4)}  # of a segment of 4×8×8 latents; `memory` has 8
@@ -70,12 +71,27 @@ def get_config(argument: str = "full") -> ConfigDict:
         dict(name="first_segment", overrides=another("first_segment"), panel="kinds"),
         dict(name="retrieval", overrides=another("retrieval", segments=BANK), panel="kinds"),
         dict(name="long_window", overrides=another("long_window", segments=BANK), panel="kinds"),
+        dict(
+            name="none_anchored", overrides=dict(model=dict(memory=None), data=dict(world=dict(anchor=True))), panel="*"
+        ),
         dict(name="r2", overrides=r2, panel="r2"),
         dict(name="r2_none", overrides={**r2, "model": {**r2["model"], "memory": None}}, panel="r2"),
     ]
     config.reference = "memory"
     config.seeds = [0, 1, 2]
-    config.recall = [dict(gaps=GAPS)]
+    config.recall = [
+        dict(gaps=GAPS),
+        dict(name="memory_reset", gaps=(2, 4, 8), arms=["memory"], control=dict(kind="memory_reset"), expects="chance"),
+        dict(name="zero_start", gaps=(2, 4, 8), arms=["memory"], control=dict(kind="zero_start")),
+        dict(name="anchor", gaps=(2, 4, 8), arms=["none_anchored"], control=dict(kind="anchor"), expects="succeeds"),
+        dict(
+            name="shuffled_prompts",
+            gaps=(2, 4, 8),
+            arms=["r2"],
+            control=dict(kind="shuffled_prompts"),
+            world=dict(scene="R2", prompt_bytes=24),
+        ),
+    ]
     config.memory_claim = dict(memory="memory", none="none", slots="r2")
     if argument == "smoke":
         shrink(config.base)

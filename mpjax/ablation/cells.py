@@ -17,7 +17,7 @@ from mpjax.experiment import Experiment, RecallWorldData
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.state import StateFactory
 
-FIELDS_THAT_COUNT = ("gaps", "clips_per_gap", "segments", "given", "clips", "seed", "world")
+FIELDS_THAT_COUNT = ("gaps", "clips_per_gap", "segments", "given", "clips", "seed", "world", "control")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,8 +168,15 @@ def _world(trained: Experiment, evaluation: Evaluation, arm: Arm) -> World:
         raise InputError(f"{place}: {error}") from error
     assert isinstance(changed.data, RecallWorldData)
     world = changed.data.world
-    if isinstance(evaluation, RecallEvaluation) and not world.has_return:
-        raise InputError(f"{place}: recall needs a scene with a return, R1 to R6, not {world.scene}: set world.scene")
-    if isinstance(evaluation, DriftEvaluation) and (world.has_return or world.toys != 1):
+    if isinstance(evaluation, RecallEvaluation):
+        if not world.has_return:
+            raise InputError(
+                f"{place}: recall needs a scene with a return, R1 to R6, not {world.scene}: set world.scene"
+            )
+        try:
+            evaluation.control.gaps(evaluation.control.world(world), evaluation.gaps)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+    elif world.has_return or world.toys != 1:
         raise InputError(f"{place}: drift needs scene D1 with one ball, or D2: set world.scene and world.balls")
     return world

@@ -8,6 +8,7 @@ from typing import Any
 
 from mpjax import config
 from mpjax.errors import InputError
+from mpjax.evaluation.controls import Anchor, MemoryReset, NoControl, ShuffledPrompts, WithinReach, ZeroStart
 
 BUDGETS = ("updates", "wall_clock")
 EXPECTATIONS = ("", "chance", "succeeds")
@@ -51,6 +52,7 @@ class RecallEvaluation:
         seed: first of the clips; training seed n is evaluated on clips of seed + n, so that seeds are independent.
         world: fields of the world that differ from the arm's.
         arms: the arms evaluated; none: all.
+        control: what is changed to see whether the known effect follows (`evaluation.controls`).
         expects: "chance" or "succeeds": a control, and where its recall beyond reach must be.
     """
 
@@ -60,6 +62,7 @@ class RecallEvaluation:
     seed: int = 100
     world: dict = dataclasses.field(default_factory=dict)
     arms: tuple[str, ...] = ()
+    control: NoControl | WithinReach | Anchor | ZeroStart | ShuffledPrompts | MemoryReset = NoControl()
     expects: str = ""
 
     def __post_init__(self):

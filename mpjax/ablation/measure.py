@@ -82,7 +82,7 @@ def memory_bytes(cell: Cell, params: dict) -> int:
     denoiser = Denoiser(cell.experiment.model, cell.experiment.guidance)
     batch = jax.tree.map(lambda x: jnp.asarray(x[:1]), open_datasets(cell.experiment).train[0])
     memory = jax.eval_shape(denoiser.init_memory, params, batch.first_prompts, batch.reference)
-    return int(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(memory)))
+    return memory.bytes
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -104,6 +104,7 @@ def _recall(cell: Cell, params: dict, evaluation: RecallEvaluation, world: World
         clips_per_gap=evaluation.clips_per_gap,
         seed=evaluation.seed + cell.seed,
         classifier_free=trained.classifier_free,
+        control=evaluation.control,
     ).report
 
 

@@ -35,6 +35,11 @@ class Memory(flax.struct.PyTreeNode):
     valid: jax.Array
     updates: jax.Array = dataclasses.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
+    @property
+    def bytes(self) -> int:
+        """Size of tokens and mask, all videos together."""
+        return sum(x.size * x.dtype.itemsize for x in (self.tokens, self.valid))
+
     def taking(self, tokens: jax.Array, valid: jax.Array) -> "Memory":
         """ψ after one more segment, with these tokens in the same type."""
         return Memory(tokens=tokens.astype(self.tokens.dtype), valid=valid, updates=self.updates + 1)
