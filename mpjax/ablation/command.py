@@ -40,7 +40,8 @@ def ablate(
         InputError: a mistake in any arm, or a folder of another experiment; before anything is computed.
         KeyboardInterrupt: a stop was requested.
     """
-    cells = [make_cell(ablation, arm, seed) for arm in ablation.arms for seed in ablation.seeds]
+    # Seed by seed: a first row of every arm comes early.
+    cells = [make_cell(ablation, arm, seed) for seed in ablation.seeds for arm in ablation.arms]
     _check_folders(ablation, cells, run)
     missing = [cell for cell in cells if _result(ablation, cell, run) is None]
     if missing:
