@@ -28,6 +28,8 @@ T = TypeVar("T")
 def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """Reads `FILE.py` or `FILE.py:ARGUMENT` (the argument goes to `get_config`) and applies `--config.a.b=value`.
 
+    An element of a list is named by its number, `--config.a.0.b=value` or `--config.a[0].b=value`.
+
     Raises:
         InputError: the file is missing, has no `get_config`, or an override names no field or has the wrong type.
     """
@@ -37,7 +39,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
             f"config file {file} does not exist: give --config=PATH.py, for example configs/recall_tiny.py"
         )
     for override in overrides:
-        if not re.fullmatch(r"--config(\.\w+)+=.*", override, re.DOTALL):
+        if not re.fullmatch(r"--config((\.\w+)|(\[\d+\]))+=.*", override, re.DOTALL):
             raise InputError(f"{override} is no flag of this command: write config fields as --config.field.name=value")
     spec = importlib.util.spec_from_file_location("mpjax_config", file)
     if spec is None or spec.loader is None:
@@ -49,7 +51,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     except (AttributeError, ImportError, KeyError, NameError, SyntaxError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split())
+        if field := re.fullmatch(r"'dict' object has no attribute '(\w+)'", said):
+            said = f'{field[1]} belongs to an element of a list, which is a plain dict: write ["{field[1]}"]'
+        raise InputError(f"{file}: {said}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"{file}: get_config() returned {type(config).__name__}; it must return an ml_collections.ConfigDict"
@@ -61,18 +66,38 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 def _override(config: ConfigDict, override: str) -> None:
     """Sets a field, also one that the file leaves at its default; `build` refuses what is no field and wrong types."""
-    name, _, text = override.removeprefix("--config.").partition("=")
-    *groups, field = name.split(".")
+    name, _, text = override.removeprefix("--config").partition("=")
+    names = re.findall(r"\w+", name)
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
         value = text  # a string needs no quotes
+    path = "config"
     with config.ignore_type():
-        for group in groups:
-            if not isinstance(config.get(group), ConfigDict):
+        for place, group in enumerate(names[:-1]):
+            inner = config.get(group)
+            if isinstance(inner, (tuple, list)):
+                config[group] = _replaced(inner, names[place + 1 :], value, f"{path}.{group}")
+                return
+            if not isinstance(inner, ConfigDict):
                 config[group] = ConfigDict()
-            config = config[group]
-        config[field] = value
+            config, path = config[group], f"{path}.{group}"
+        config[names[-1]] = value
+
+
+def _replaced(holder: Any, names: Sequence[str], value: Any, path: str) -> Any:
+    """A copy of a list, or of the plain dicts and lists inside it, with another value where the names lead."""
+    if not names:
+        return value
+    name, rest = names[0], names[1:]
+    if not isinstance(holder, (tuple, list)):
+        fields = dict(holder) if isinstance(holder, Mapping) else {}
+        return fields | {name: _replaced(fields.get(name), rest, value, f"{path}.{name}")}
+    if not name.isdecimal() or int(name) >= len(holder):
+        numbers = f"give a number from 0 to {len(holder) - 1}: --{path}.0" if holder else "it is empty"
+        raise InputError(f"{path} is a list, and {name} is no element of it: {numbers}")
+    place = int(name)
+    return [*holder[:place], _replaced(holder[place], rest, value, f"{path}[{place}]"), *holder[place + 1 :]]
 
 
 def find(name: str) -> Path:
@@ -130,14 +155,30 @@ def to_dict(value: Any) -> Any:
     return value
 
 
-def _describe(hint: Any) -> str:
+_NAMES = {
+    "NoneType": ("None", "None"),
+    "str": ("string", "strings"),
+    "int": ("whole number", "whole numbers"),
+    "float": ("number", "numbers"),
+    "bool": ("True or False", "True or False"),
+}
+
+
+def _describe(hint: Any, several: bool = False) -> str:
+    """What a value must be, in words: `list of pairs of whole numbers`."""
     if isinstance(hint, types.UnionType):
-        return " or ".join(_describe(option) for option in typing.get_args(hint))
+        return " or ".join(dict.fromkeys(_describe(option, several) for option in typing.get_args(hint)))
+    ending = "s" if several else ""
     if typing.get_origin(hint) is tuple:
-        return f"list of {_describe(typing.get_args(hint)[0])}"
-    return {"NoneType": "None", "str": "string", "int": "whole number", "float": "number", "bool": "True or False"}.get(
-        getattr(hint, "__name__", ""), getattr(hint, "__name__", str(hint))
-    )
+        inner = typing.get_args(hint)
+        what = _describe(inner[0], several=True)
+        if inner[-1] is Ellipsis:
+            return f"list{ending} of {what}"
+        return f"pair{ending} of {what}" if len(inner) == 2 else f"list{ending} of {len(inner)} {what}"
+    if dataclasses.is_dataclass(hint):
+        return f"group{ending} of fields"
+    name = getattr(hint, "__name__", str(hint))
+    return _NAMES.get(name, (name, name))[several]
 
 
 def _convert(value: Any, hint: Any, path: str, default_kind: str | None = None) -> Any:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 import configs
 from mpjax import config, experiment
+from mpjax.diffusion.forcing import Direct
 from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, fingerprint
@@ -49,6 +50,7 @@ class Picture:
     frame: Square = Square()
     size: tuple[int, int] = (1, 2)
     steps: tuple[Circle, ...] = ()
+    corners: tuple[tuple[int, int], ...] = ()
     depth: int | None = None
 
 
@@ -89,8 +91,11 @@ def test_build_fills_converts_and_nests():
         ({"frame": {"side": 0.0}}, r"config\.frame\.side is 0\.0: it must be above 0"),
         ({"frame": 3}, r"config\.frame is 3: it must be a group of fields"),
         ({"size": (1, 2, 3)}, r"config\.size is \(1, 2, 3\): it must have exactly 2 entries"),
-        ({"size": 3}, r"config\.size is 3: it must be a list of whole number"),
+        ({"size": 3}, r"config\.size is 3: it must be a pair of whole numbers"),
         ({"steps": [{}, {"radius": "x"}]}, r"config\.steps\[1\]\.radius is 'x'"),
+        ({"steps": 3}, r"config\.steps is 3: it must be a list of groups of fields"),
+        ({"corners": 3}, r"config\.corners is 3: it must be a list of pairs of whole numbers"),
+        ({"corners": [3]}, r"config\.corners\[0\] is 3: it must be a pair of whole numbers"),
         ({"depth": "deep"}, r"config\.depth is 'deep': it must be a whole number"),
     ],
 )
@@ -164,8 +169,45 @@ def test_any_field_can_be_overridden(override, field, value):
 
 
 @pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("--config.training.stages.0.steps=40", "steps", 40),
+        ("--config.training.stages[0].steps=40", "steps", 40),
+        ("--config.training.stages.0.optimizer.learning_rate=0.5", "optimizer.learning_rate", 0.5),
+        ("--config.training.stages.0.forcing.kind=direct", "forcing", Direct()),  # a group the file leaves out
+        ("--config.training.stages[0].curriculum[1][1]=4", "curriculum", ((0, 2), (1, 4), (2, 4), (3, 5), (5, 6))),
+        ("--config.training.stages.0.curriculum=[(0,6)]", "curriculum", ((0, 6),)),
+    ],
+)
+def test_an_element_of_a_list_is_named_by_its_number(override, field, value):
+    plain = experiment.load(SMOKE).training.stages[0]
+    stage = experiment.load(SMOKE, [override]).training.stages[0]
+    assert dataclasses.replace(stage, **{(name := field.split(".")[0]): getattr(plain, name)}) == plain
+    for name in field.split("."):
+        stage = getattr(stage, name)
+    assert stage == value
+
+
+def test_an_override_of_an_element_leaves_the_others(tmp_path):
+    path = tmp_path / "shared.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "STAGE = dict(curriculum=[(0, 1)], steps=1)\n"
+        "def get_config(): return ConfigDict(dict(stages=(STAGE, STAGE)))\n"
+    )
+    stages = config.load(str(path), ["--config.stages.1.steps=9", "--config.stages.1.curriculum.0.1=7"]).stages
+    assert stages[0] == {"curriculum": [(0, 1)], "steps": 1} and stages[1] == {"curriculum": [[0, 7]], "steps": 9}
+
+
+@pytest.mark.parametrize(
     ("override", "said"),
     [
+        (
+            "--config.training.stages.1.steps=9",
+            r"config\.training\.stages is a list, and 1 is no .* --config\.training\.stages\.0$",
+        ),
+        ("--config.training.stages.steps=9", r"config\.training\.stages is a list, and steps is no element of it: "),
+        ("--config.training.stages.0.stps=9", r"config\.training\.stages\[0\]\.stps is not .* did you mean steps\?"),
         ("--config.seeed=1", r"config\.seeed is not a config field: did you mean seed\?"),
         ("--config.training.batchsize=1", r"config\.training\.batchsize is not .*did you mean batch_size\?"),
         ("--config.seed=x", r"config\.seed is 'x': it must be a whole number"),
@@ -210,6 +252,7 @@ def test_overrides_are_checked(override, said):
         ("def get_config(): raise ValueError('not\\n like this')", "not like this"),
         ("def get_config(): return 5", r"returned int; it must return an ml_collections\.ConfigDict"),
         ("def get_config(): return undefined", "undefined"),
+        ("def get_config(): [dict(steps=1)][0].steps = 2", r'write \["steps"\]'),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, said):
