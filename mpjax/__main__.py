@@ -97,7 +97,10 @@ def _ablate(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _shift(text: str) -> float | str:
     """The value of --shift, as `generation.sampling.SamplingRequest` takes it."""
-    return text if text == "dynamic" else float(text)
+    try:
+        return text if text == "dynamic" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time shift: give a number above 0, or dynamic") from None
 
 
 def _size(text: str) -> str | tuple[int, int]:
@@ -122,6 +125,8 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
+    fields = "any field of mpjax/experiment.py, where all are listed, as"
+
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         verb.set_defaults(run_verb=run)
@@ -135,11 +140,13 @@ def parser() -> argparse.ArgumentParser:
         "--input", type=Path, required=True, help="folder of videos, with manifest.jsonl, .txt captions or none"
     )
     verb.add_argument("--output", type=Path, help="dataset folder (default: data.path of the config)")
-    verb.add_argument("--config", required=True, help="config file; fields as --config.data.height=96")
+    verb.add_argument("--config", required=True, help=f"config file; {fields} --config.data.height=96")
 
     verb = add("train", _train, "Train a model; the same command again goes on where it stopped.")
     verb.add_argument(
-        "--config", required=True, help="config file, FILE.py or FILE.py:smoke; fields as --config.seed=1"
+        "--config",
+        required=True,
+        help=f"config file, FILE.py or FILE.py:smoke; {fields} --config.training.stages.0.steps=100",
     )
     verb.add_argument("--run", type=Path, required=True, help="run folder")
     verb.add_argument(
@@ -168,19 +175,30 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--prompts", type=Path, help="text file: a video a line; a line may be a JSON list, one prompt a segment"
     )
-    verb.add_argument("--image", type=Path, help="first frame (default: a held-out one of the dataset)")
+    verb.add_argument(
+        "--image",
+        type=Path,
+        help="first frame, a picture or the first of a video (default: a held-out one of the run's dataset)",
+    )
     verb.add_argument("--video", type=Path, help="clip to continue")
     verb.add_argument(
         "--size",
         type=_size,
         help="HEIGHTxWIDTH in pixels, or auto: FramePack's size nearest to the shape of --image (default: the run's)",
     )
-    verb.add_argument("--seconds", type=float, default=5.0, help="length of the video, the given clip included")
-    verb.add_argument("--seed", type=int, default=0, help="of the noise, and of the dataset's first frame")
+    verb.add_argument(
+        "--seconds", type=float, default=5.0, help="length of the video, the given clip included (default: 5)"
+    )
+    verb.add_argument("--seed", type=int, default=0, help="of the noise, and of the dataset's first frame (default: 0)")
     verb.add_argument(
         "--timing", action="store_true", help="write seconds and resident memory of each segment to OUT.timing.json"
     )
-    verb.add_argument("--least", type=int, default=256, help="enlarge by nearest neighbour to this many pixels")
+    verb.add_argument(
+        "--least",
+        type=int,
+        default=256,
+        help="smaller videos are enlarged to this many pixels, nearest neighbour (default: 256)",
+    )
     verb.add_argument(
         "--encoders", type=Path, help="folder of LLaMA, CLIP and SigLIP, for weights without encoders of their own"
     )
@@ -234,16 +252,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb; bad input prints one sentence and returns 2."""
+    """Runs a verb; bad input prints one sentence and returns 2, a stop 130 (Ctrl-C) or 143 (SIGTERM)."""
     args, rest = parser().parse_known_args(arguments)
     try:
         args.run_verb(args, rest)
     except InputError as error:
         print(f"mpjax {args.verb}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"mpjax {args.verb}: stopped", file=sys.stderr)
-        return 130
+        return getattr(stop, "status", 130)  # that of `stopping.Stopped`
     return 0
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mpjax.errors import InputError
-from mpjax.generation.conditioner import conditioner_of
+from mpjax.generation.conditioner import check_text, conditioner_of
 from mpjax.generation.first_frame import held_out, latents_of, read_picture, shown, to_float
 from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
@@ -99,7 +99,7 @@ class Model:
     def generate(
         self,
         prompt: str | Sequence[str] = (),
-        image: np.ndarray | None = None,
+        image: str | Path | np.ndarray | None = None,
         seconds: float = 5.0,
         seed: int = 0,
     ) -> np.ndarray:
@@ -107,7 +107,7 @@ class Model:
 
         Args:
             prompt: one, or one a segment of which the last goes on; none: the words that belong to the first frame.
-            image: first frame, uint8 `[H, W, 3]` of any size; None: a held-out one of the run's dataset.
+            image: first frame, a file or uint8 `[H, W, 3]`, of any size; None: a held-out one of the run's dataset.
             seconds: length.
             seed: of the noise, and of the held-out first frame.
 
@@ -115,9 +115,10 @@ class Model:
             uint8 `[n, H, W, 3]`, n = round(seconds · fps).
 
         Raises:
-            InputError: a prompt is too long, the image is none, or the length is not above 0.
+            InputError: a prompt is too long or belongs to no segment, the image is none, or the length is not above 0.
         """
-        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        one = isinstance(prompt, str) or not isinstance(prompt, Sequence)
+        prompts: tuple = (prompt,) if one else tuple(prompt)
         request = Request(
             prompts=prompts, image=image, seconds=seconds, seed=seed, sampling=self._sampling, encoders=self._encoders
         )
@@ -129,7 +130,9 @@ class Model:
             shown.append(frames)
         return np.concatenate([*shown, self._rollout.finish(state)])[: plan.frames]
 
-    def start(self, prompt: str, image: np.ndarray | None = None, seed: int = 0, segments: int = 0) -> State:
+    def start(
+        self, prompt: str, image: str | Path | np.ndarray | None = None, seed: int = 0, segments: int = 0
+    ) -> State:
         """The state before the first segment; arguments as in `generate`, `prompt` is that of the first segment.
 
         A network that generates a video from its end must be told how many `segments` there will be.
@@ -137,6 +140,7 @@ class Model:
         Raises:
             InputError: as `generate`.
         """
+        check_text(prompt)
         if image is None:
             reference = held_out(self._run, seed)[0]
             picture = shown(self._run, reference)
@@ -156,6 +160,7 @@ class Model:
             InputError: the prompt is too long, or the video has all the segments that `start` was told of, where the
                 network generates it from its end.
         """
+        check_text(prompt)
         negative = self._condition(self._plan.negative, state.picture) if self._plan.classifier_free.active else None
         condition = self._condition(prompt, state.picture)
         frames, generation = self._rollout.generate(state.generation, condition, negative)
@@ -185,6 +190,8 @@ class Model:
         reference = np.asarray(history.reference)
         frames, latents = (self.segment_frames, run.height, run.width, 3), history.frames.shape[2:]
         latents = (run.model.framepack.segment_frames, *latents)
+        if not isinstance(segment, np.ndarray):
+            raise InputError(f"segment is a {type(segment).__name__}: give frames or latents as a NumPy array")
         pixels = segment.dtype == np.uint8
         if segment.shape != (frames if pixels else latents) or not (
             pixels or np.issubdtype(segment.dtype, np.floating)

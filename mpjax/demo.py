@@ -129,10 +129,7 @@ def _trained(folder: Path, run: str, loaded: Experiment, say: Say, init: Path | 
     except InputError:
         first = 0
     start = time.monotonic()
-    updates = train(loaded, path, init=init, say=lambda line: say(f"[{run}] {line}"))
-    total = sum(stage.steps for stage in loaded.training.stages)
-    if updates < total:
-        raise KeyboardInterrupt  # a stop request reached the training loop, which has saved
+    total = train(loaded, path, init=init, say=lambda line: say(f"[{run}] {line}"))
     seconds = time.monotonic() - start
     params = load_run(path).params
     lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]

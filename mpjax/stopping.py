@@ -6,15 +6,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class Stopped(KeyboardInterrupt):
+    """Work was saved and left unfinished, because a signal asked for it.
+
+    Attributes:
+        status: what a shell reports of a process that such a signal ended: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int):
+        """`number` is that of the signal."""
+        super().__init__()
+        self.status = 128 + number
+
+
+class StopRequest(threading.Event):
+    """Set when a stop was asked for; `signal` is the number of the signal that did."""
+
+    signal: int = signal.SIGINT
+
+    def stopped(self) -> Stopped:
+        """What to raise when the work is saved."""
+        return Stopped(self.signal)
+
+
 @contextmanager
-def stop_request() -> Iterator[threading.Event]:
+def stop_request() -> Iterator[StopRequest]:
     """An event that SIGTERM or Ctrl-C sets; the previous handlers return afterwards."""
-    event = threading.Event()
+    event = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals reach the main thread only; a caller in another thread stops in its own way
         return
+
+    def handle(number: int, _: object) -> None:
+        event.signal = number
+        event.set()
+
     signals = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(s, lambda *_: event.set()) for s in signals]
+    previous = [signal.signal(s, handle) for s in signals]
     try:
         yield event
     finally:

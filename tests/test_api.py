@@ -4,6 +4,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import mpjax
 from mpjax import api
@@ -45,9 +46,11 @@ def test_the_example_runs_and_its_comments_are_true(example):
         _ = mpjax.other
 
 
-def test_generate_is_start_and_next_segment(model):
+def test_generate_is_start_and_next_segment(model, tmp_path):
     image = moving(1, 8, 8)[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
     frames = model.generate(["a", "b"], image=image, seconds=3, seed=4)
+    np.testing.assert_array_equal(frames, model.generate(("a", "b"), str(tmp_path / "a.png"), seconds=3, seed=4))
     assert frames.shape == (12, 8, 8, 3) and (model.fps, model.segment_frames, model.step) == (4.0, 4, 2)
     np.testing.assert_array_equal(frames[0], image)
     state = model.start("a", image, seed=4)
@@ -102,6 +105,13 @@ def test_bad_input(model, tmp_path):
         (lambda: model.generate("x" * 17), "17 bytes"),
         (lambda: model.next_segment(state, "x" * 17), "17 bytes"),
         (lambda: model.start("a", np.zeros((8, 8), np.uint8)), "image is uint8"),
+        (lambda: model.start("a", [[1]]), "image is a list: give a path"),
+        (lambda: model.start(5), "prompt is 5: give text"),
+        (lambda: model.generate(5), "prompt is 5: give text"),
+        (lambda: model.next_segment(state, ["a"]), "prompt is \\['a'\\]: give text"),
+        (lambda: model.update_memory(state, [1]), "segment is a list"),
+        (lambda: model.generate(["a", "b", "c"], seconds=2), "3 prompts, but 2 s are 2 segments"),
+        (lambda: model.generate("a", seconds=-1), "^seconds is -1: give a length above 0$"),
         (lambda: model.generate("a", seconds=0), "above 0"),
         (lambda: model.update_memory(state, np.zeros((3, 8, 8, 3), np.uint8)), "segment is uint8"),
         (lambda: model.update_memory(state, np.zeros((4, 8, 8, 3), np.int64)), "segment is int64"),

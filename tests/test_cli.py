@@ -1,5 +1,7 @@
 """The command line: exit status 2 and one sentence for bad input, and no traceback."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 
 from mpjax import config
 from mpjax.__main__ import main
+from mpjax.stopping import stop_request
 
 SMOKE = f"{config.find('recall_tiny.py')}:smoke"
 
@@ -52,6 +55,37 @@ def test_ctrl_c_is_status_130(monkeypatch, capsys):
     monkeypatch.setattr("mpjax.experiment.load", interrupt)
     assert main(["train", "--config=x", "--run=y"]) == 130
     assert capsys.readouterr().err == "mpjax train: stopped\n"
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("verb", ["train", "demo"])
+def test_a_saved_stop_is_seen_in_the_status(monkeypatch, capsys, tmp_path, verb, number, status):
+    """A signal during training; the demo runs that in its own process."""
+
+    def train(*_, **__):
+        with stop_request() as stopping:
+            assert not stopping.is_set()
+            os.kill(os.getpid(), number)
+            assert stopping.wait(5)
+        raise stopping.stopped()
+
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    monkeypatch.setattr("mpjax.demo.train", train)
+    monkeypatch.setattr("mpjax.training.loop.train", train)
+    flags = [f"--run={tmp_path / 'run'}"]
+    assert main([verb, *flags, *([f"--config={SMOKE}"] if verb == "train" else [])]) == status
+    assert capsys.readouterr().err == f"mpjax {verb}: stopped\n"
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_wrong_value_is_one_sentence(capsys):
+    for flag, words in (
+        ("--shift=quick", "'quick' is no time shift: give a number"),
+        ("--size=big", "'big' is no size"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["generate", "--weights=a", "--out=b.mp4", flag])
+        assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_as_a_process():

@@ -98,7 +98,8 @@ def read_image(path: Path, *, height: int, width: int) -> np.ndarray:
     Raises:
         InputError: the file is no picture that can be decoded.
     """
-    return next(read_frames(path, fps=1, height=height, width=width))
+    # Of a video the first frame: at a lower rate a later one may be nearer to the first interval's beginning.
+    return next(read_frames(path, fps=1000, height=height, width=width))
 
 
 def picture_size(path: Path, *, deadline_seconds: float = 60.0) -> tuple[int, int]:

@@ -31,6 +31,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
 
     Raises:
         InputError: before anything is computed or written.
+        Stopped: such a signal left videos unfinished.
     """
     if args.prompts is not None and args.prompt:
         raise InputError("--prompt and --prompts both say what happens: leave one of them out")
@@ -76,10 +77,11 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     with stop_request() as stopping:
         for request, out in zip(requests, outs, strict=True):
             if stopping.is_set():
-                break
+                raise stopping.stopped()
             timing = out.with_name(out.name + ".timing.json") if args.timing else None
             plan = plans.pop(out) if out in plans else make_plan(run, step, request)
-            write_video(run, load, plan, out, stopping=stopping, say=say, timing=timing)
+            if not write_video(run, load, plan, out, stopping=stopping, say=say, timing=timing).finished:
+                raise stopping.stopped()
 
 
 def with_size(run: Run, size: str | tuple[int, int] | None, image: Path | None) -> Run:
@@ -116,6 +118,8 @@ def read_prompts(path: Path) -> list[tuple[str, ...]]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give --prompts a text file, a video a line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: give --prompts a text file, a video a line") from error
     schedules = []

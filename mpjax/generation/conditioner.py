@@ -39,6 +39,16 @@ def conditioner_of(run: Run, encoders: Path | None) -> Conditioner:
     return functools.partial(_embeddings, run, pretrained(encoders))
 
 
+def check_text(prompt: object) -> None:
+    """What is no string, a caller from Python learns at once.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt is {prompt!r}: give text, or a list of texts, one a segment")
+
+
 def check_prompt(run: Run, prompt: str) -> None:
     """Before any file is read.
 

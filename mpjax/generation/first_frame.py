@@ -21,19 +21,22 @@ if TYPE_CHECKING:
     from mpjax.datasets import Datasets
 
 
-def read_picture(run: Run, image: Path | np.ndarray) -> np.ndarray:
+def read_picture(run: Run, image: str | Path | np.ndarray) -> np.ndarray:
     """A picture, resized to cover the run's frame and cropped at the centre: uint8 `[H, W, 3]`.
 
     For pretrained encoders by Lanczos, as FramePack's demo does it; else as training's videos were.
 
     Args:
         run: gives the size.
-        image: a file, or uint8 `[H, W, 3]`.
+        image: a file (of a video its first frame), or uint8 `[H, W, 3]`.
 
     Raises:
         InputError: no picture.
     """
     if not isinstance(image, np.ndarray):
+        if not isinstance(image, (str, Path)):
+            raise InputError(f"image is a {type(image).__name__}: give a path, or uint8 [height, width, 3]")
+        image = Path(image)
         if run.model.encoders is not None:
             return read_image(image, height=run.height, width=run.width)
         height, width = picture_size(image)
@@ -77,7 +80,7 @@ def held_out(run: Run, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
         return _recallworld(run, run.experiment, data.world, seed)
     if run.model.encoders is None:
         raise InputError(f"{run.folder} was trained on embeddings, not on captions: give --image or --video")
-    datasets = _datasets(run.experiment)
+    datasets = _datasets(run.experiment, Path(data.path))
     if datasets.codec != run.codec:
         raise InputError(f"{data.path} was encoded again since {run.folder} was trained: give --image or --video")
     batch = (datasets.validation or datasets.train)[seed]
@@ -87,10 +90,13 @@ def held_out(run: Run, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _datasets(experiment: Experiment) -> "Datasets":
+def _datasets(experiment: Experiment, path: Path) -> "Datasets":
     """Opened once for many videos."""
+    from mpjax.data.latents import DATASET_FILE
     from mpjax.datasets import open_datasets  # TFDS takes a second to import, and only clips need it
 
+    if not (path / DATASET_FILE).is_file():
+        raise InputError(f"dataset {path} of the run is not here: give --image or --video")
     return open_datasets(experiment)
 
 

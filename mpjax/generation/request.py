@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from numbers import Integral, Real
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from mpjax.conditioning.cache import content_key
 from mpjax.errors import InputError
 from mpjax.experiment import RecallWorldData
 from mpjax.generation import given
-from mpjax.generation.conditioner import check_prompt, conditioner_of
+from mpjax.generation.conditioner import check_prompt, check_text, conditioner_of
 from mpjax.generation.first_frame import held_out, latents_of, read_picture, shown
 from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampling
 from mpjax.models.memorypack import Prompts
@@ -31,7 +32,7 @@ class Request:
     Attributes:
         prompts: one a segment that is generated, the last one goes on. Empty: the words that belong to the first frame
             (RecallWorld: what happens next; clips: the caption), or no words where the first frame is the user's.
-        image: first frame, a file or uint8 `[H, W, 3]`.
+        image: first frame, a file (of a video its first frame) or uint8 `[H, W, 3]`.
         video: clip to continue. Neither: a held-out first frame of the run's dataset, chosen by `seed`.
         seconds: length of the whole video, the clip included.
         seed: of the noise, 0 to 2^32 - 1.
@@ -41,7 +42,7 @@ class Request:
     """
 
     prompts: tuple[str, ...] = ()
-    image: Path | np.ndarray | None = None
+    image: str | Path | np.ndarray | None = None
     video: Path | None = None
     seconds: float = 5.0
     seed: int = 0
@@ -50,14 +51,20 @@ class Request:
     encoders: Path | None = None
 
     def __post_init__(self):
+        for prompt in self.prompts:
+            check_text(prompt)
+        for name, types in (("seconds", Real), ("seed", Integral), ("least", Integral)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, types):
+                raise InputError(f"{name} is {value!r}: give a {'number' if types is Real else 'whole number'}")
         if self.image is not None and self.video is not None:
-            raise InputError("--image and --video both give the first frame: leave one of them out")
+            raise InputError("image and video both give the first frame: leave one of them out")
         if not (self.seconds > 0 and math.isfinite(self.seconds)):
-            raise InputError(f"--seconds is {self.seconds:g}: give a length above 0")
+            raise InputError(f"seconds is {self.seconds:g}: give a length above 0")
         if not 0 <= self.seed < SEEDS:
-            raise InputError(f"--seed is {self.seed}: give a whole number from 0 to {SEEDS - 1}")
+            raise InputError(f"seed is {self.seed}: give a whole number from 0 to {SEEDS - 1}")
         if self.least < 1:
-            raise InputError(f"--least is {self.least}: give at least 1 pixel")
+            raise InputError(f"least is {self.least}: give at least 1 pixel")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,10 +129,11 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
     sampling = plan_sampling(run, request.sampling)
     frames = round(request.seconds * run.fps)
     if frames < 1:
-        raise InputError(f"--seconds is {request.seconds:g}, less than one frame: give at least {1 / run.fps:g}")
+        raise InputError(f"seconds is {request.seconds:g}, less than one frame: give at least {1 / run.fps:g}")
     if run.model.framepack.backwards and frames < 2:
-        raise InputError(f"--seconds is {request.seconds:g}, a single frame: give more than {1 / run.fps:g}")
+        raise InputError(f"seconds is {request.seconds:g}, a single frame: give more than {1 / run.fps:g}")
     segment_frames = pixel_frames(run.codec, 1 + run.model.framepack.segment_frames) - 1
+    _check_prompts(run, request, frames, segment_frames, 0)
     count, clip_hash = 0, None
     own: tuple[str, ...] = ("",)
     if request.video is None and request.image is None:
@@ -140,6 +148,7 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         if run.model.framepack.backwards:
             raise InputError(f"{run.folder} generates videos from their end: --video cannot be continued, give --image")
         count = given.whole_segments(run, request.video, segment_frames, frames)
+        _check_prompts(run, request, frames, segment_frames, count)
         clip_hash = given.file_hash(request.video)
         picture = given.first_pixels(run, request.video)[0]
         reference = latents_of(run, picture)
@@ -178,3 +187,15 @@ def make_plan(run: Run, step: int, request: Request) -> Plan:
         step=step,
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32],
     )
+
+
+def _check_prompts(run: Run, request: Request, frames: int, segment_frames: int, given: int) -> None:
+    """Prompts of segments that will not be: dropped in silence, they would be missed in the video."""
+    segments = max(-(-(frames - 1) // segment_frames) - given, 1)
+    if (count := len(request.prompts)) > segments:
+        length = f"{segments} segment{'s' if segments > 1 else ''} of {segment_frames / run.fps:g} s"
+        after = " after the clip" if given else ""
+        raise InputError(
+            f"{count} prompts, but {request.seconds:g} s {'is' if segments == 1 else 'are'} {length}{after}: raise "
+            "seconds, or leave prompts out"
+        )

@@ -39,17 +39,17 @@ class SamplingRequest:
 
     def __post_init__(self):
         if self.sampler is not None and self.sampler not in SAMPLERS:
-            raise InputError(f"--sampler is {self.sampler}: it must be one of {', '.join(SAMPLERS)}")
+            raise InputError(f"sampler is {self.sampler}: it must be one of {', '.join(SAMPLERS)}")
         if self.steps is not None and self.steps < 1:
-            raise InputError(f"--steps is {self.steps}: give at least 1")
+            raise InputError(f"steps is {self.steps}: give at least 1")
         if self.shift not in (None, DYNAMIC) and (isinstance(self.shift, str) or not _above_zero(self.shift)):
-            raise InputError(f"--shift is {self.shift}: give a number above 0, or {DYNAMIC}")
+            raise InputError(f"shift is {self.shift}: give a number above 0, or {DYNAMIC}")
         if self.guidance is not None and not (self.guidance >= 1 and math.isfinite(self.guidance)):
-            raise InputError(f"--guidance is {self.guidance:g}: give at least 1, which switches it off")
+            raise InputError(f"guidance is {self.guidance:g}: give at least 1, which switches it off")
         if self.distilled_guidance is not None and not _above_zero(self.distilled_guidance):
-            raise InputError(f"--distilled-guidance is {self.distilled_guidance:g}: give a number above 0")
+            raise InputError(f"distilled_guidance is {self.distilled_guidance:g}: give a number above 0")
         if self.teacache is not None and not (self.teacache >= 0 and math.isfinite(self.teacache)):
-            raise InputError(f"--teacache is {self.teacache:g}: give a threshold of at least 0, for example 0.15")
+            raise InputError(f"teacache is {self.teacache:g}: give a threshold of at least 0, for example 0.15")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

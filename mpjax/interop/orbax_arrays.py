@@ -5,8 +5,8 @@ writes and reads pieces instead; what lies on disk is what Orbax writes for host
 """
 
 import asyncio
+import contextlib
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,9 +23,6 @@ from mpjax.interop.stored_array import Index, StoredArray
 CHUNK_BYTES = 64 * 2**20
 ITEM = "ema"
 
-# It warns that metadata are absent which only it writes, and only for device arrays.
-logging.getLogger("absl").setLevel(logging.ERROR)
-
 
 def write_step(folder: Path, tree: dict[str, Any], written: Callable[[int], None] = lambda _: None) -> None:
     """Writes the item `ema` of a checkpoint step, complete with the file that marks it finished.
@@ -36,9 +33,8 @@ def write_step(folder: Path, tree: dict[str, Any], written: Callable[[int], None
         written: told the bytes of each chunk.
     """
     pieces = _PiecewiseHandler(written)
-    registry = handlers.create_type_handler_registry((StoredArray, pieces))
     # Weights hardly compress; without it a conversion runs at the speed of the disk.
-    item = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+    item = ocp.PyTreeCheckpointHandler(type_handler_registry=_registry(pieces), use_compression=False)
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
     args = ocp.args.Composite(**{ITEM: ocp.args.PyTreeSave(tree, save_args=save_args)})
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**{ITEM: item})) as checkpointer:
@@ -52,12 +48,19 @@ def write_step(folder: Path, tree: dict[str, Any], written: Callable[[int], None
 def read_step(folder: Path) -> dict[str, Any]:
     """The item `ema` of a checkpoint step, `checkpoints/N`, as nested dicts of `StoredArray`; nothing is read yet."""
     path = (folder / ITEM).absolute()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(path).item_metadata.tree
-    registry = handlers.create_type_handler_registry((StoredArray, _PiecewiseHandler()))
+    # Handlers themselves: a `Checkpointer` takes the folder for a step, and warns that it lacks the file of a step.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        tree = handler.metadata(path).tree
     restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=StoredArray), tree)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as checkpointer:
-        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    with contextlib.closing(
+        ocp.PyTreeCheckpointHandler(type_handler_registry=_registry(_PiecewiseHandler()))
+    ) as handler:
+        return handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+
+
+def _registry(pieces: "_PiecewiseHandler") -> Any:
+    """Orbax's registry with the handler below; it wants one of device arrays, too, of which there are none."""
+    return handlers.create_type_handler_registry((StoredArray, pieces), (jax.Array, handlers.ArrayHandler()))
 
 
 class _PiecewiseHandler(handlers.TypeHandler):

@@ -23,12 +23,13 @@ from mpjax.data.filmstrip import png
 from mpjax.data.pipeline import read_from
 from mpjax.datasets import Datasets, open_datasets
 from mpjax.errors import InputError
-from mpjax.experiment import Experiment, fingerprint
+from mpjax.experiment import ClipsData, Experiment, fingerprint
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.rules import batch_sharding
 from mpjax.progress import Progress
 from mpjax.stopping import stop_request
 from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.comparison import difference
 from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.gradients import Objective
 from mpjax.training.initialize import check_weights, with_weights
@@ -41,7 +42,7 @@ Say = Callable[[str], None]
 
 
 def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say: Say = print) -> int:
-    """Trains to the end of the last stage, or until SIGTERM or Ctrl-C, which save and stop cleanly.
+    """Trains to the end of the last stage.
 
     Args:
         experiment: what to run.
@@ -55,6 +56,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
 
     Raises:
         InputError: before anything is computed or written.
+        Stopped: SIGTERM or Ctrl-C came before the end; the update was finished and saved.
     """
     # -- Check -----------------------------------------------------------------------------------------------------
     datasets = open_datasets(experiment)
@@ -116,6 +118,8 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
         checkpoints.wait()
         done = int(state.step)
     say(f"{folder}: {'finished' if done == total else 'stopped and saved'} at update {done} of {total}")
+    if done < total:
+        raise stopping.stopped()
     return done
 
 
@@ -247,6 +251,9 @@ def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path 
         raise InputError(f"{folder} is a file: give --run a folder")
     origin = None if init is None else str(init)
     mark = fingerprint(experiment)
+    described = config.to_dict(experiment)
+    if isinstance(experiment.data, ClipsData):
+        described["data"]["path"] = str(Path(experiment.data.path).absolute())  # `generate` may run elsewhere
     # The normalisation in the codec's description tells datasets apart that were encoded from other videos.
     decoding = json.loads(
         json.dumps(
@@ -270,7 +277,8 @@ def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path 
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path} is damaged: give another --run folder") from None
         if not same:
-            raise InputError(f"{folder} belongs to another experiment (see {path}): give another --run folder")
+            other = difference(stored, described, origin)
+            raise InputError(f"{folder} belongs to another experiment{other}: give another --run folder")
         if not same_data:
             raise InputError(
                 f"{folder} was trained on a dataset encoded otherwise (see {path}): give another --run folder"
@@ -283,7 +291,7 @@ def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path 
         "fingerprint": mark,
         "init": origin,
         **decoding,
-        "experiment": config.to_dict(experiment),
+        "experiment": described,
     }
     temporary.write_text(json.dumps(run, indent=1) + "\n")
     temporary.replace(path)

@@ -66,6 +66,10 @@ def test_a_picture_becomes_the_first_frame(trained, tmp_path):
     Image.fromarray(picture).save(tmp_path / "a.png")
     from_file = plan(trained, image=tmp_path / "a.png").reference
     np.testing.assert_array_equal(from_file, plan(trained, image=picture).reference)
+    np.testing.assert_array_equal(from_file, plan(trained, image=str(tmp_path / "a.png")).reference)
+    write_video(tmp_path / "a.mp4", moving(5, 32, 32), fps=4)  # of a video the first frame
+    still, first = (plan(trained, **{key: tmp_path / "a.mp4"}, seconds=5) for key in ("image", "video"))
+    np.testing.assert_array_equal(still.reference, first.reference)
     expected = read_image(tmp_path / "a.png", height=8, width=8) / 127.5 - 1
     np.testing.assert_allclose(from_file, expected[None], atol=1e-6)
     exact = moving(1, 8, 8)[0]
@@ -110,24 +114,33 @@ def test_every_choice_makes_another_fingerprint(trained, tmp_path):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"seconds": 0}, "--seconds is 0"),
-        ({"seconds": -1}, "--seconds is -1"),
-        ({"seconds": float("nan")}, "--seconds is nan"),
-        ({"seconds": float("inf")}, "--seconds is inf"),
+        ({"seconds": 0}, "seconds is 0"),
+        ({"seconds": -1}, "seconds is -1"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": float("inf")}, "seconds is inf"),
         ({"seconds": 0.1}, "less than one frame: give at least 0.25"),
-        ({"seed": -1}, "--seed is -1"),
-        ({"seed": 2**32}, "--seed is 4294967296"),
-        ({"least": 0}, "--least is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"least": 0}, "least is 0"),
         ({"prompts": ("fine", "x" * 17)}, "has 17 bytes, but this model reads 16"),
+        ({"seconds": "5"}, "seconds is '5': give a number"),
+        ({"seed": 1.0}, "seed is 1.0: give a whole number"),
+        ({"least": True}, "least is True: give a whole number"),
+        ({"prompts": (3,)}, "prompt is 3: give text, or a list of texts, one a segment"),
+        ({"prompts": ("a", "b", "c"), "seconds": 1.0}, "3 prompts, but 1 s is 1 segment of 1 s: raise seconds"),
+        ({"prompts": ("a",) * 4, "seconds": 3.25}, "4 prompts, but 3.25 s are 3 segments of 1 s: raise seconds"),
+        ({"prompts": ("a", "b"), "seconds": 0.25}, "2 prompts, but 0.25 s is 1 segment of 1 s: raise seconds"),
+        ({"image": [[1]]}, r"image is a list: give a path, or uint8 \[height, width, 3\]"),
         ({"image": "missing.png"}, "missing.png: no such file"),
         ({"image": np.zeros((8, 8, 3), np.float32)}, "image is float32"),
         ({"image": np.zeros((8, 8, 4), np.uint8)}, "image is uint8"),
         ({"video": "missing.mp4"}, "missing.mp4: no such file"),
-        ({"image": "a.png", "video": "b.mp4"}, "--image and --video"),
+        ({"image": "a.png", "video": "b.mp4"}, "image and video"),
     ],
 )
 def test_what_cannot_be_used_is_refused(trained, tmp_path, fields, message):
-    fields = {key: tmp_path / value if isinstance(value, str) else value for key, value in fields.items()}
+    files = ("image", "video")
+    fields = {k: tmp_path / v if k in files and isinstance(v, str) else v for k, v in fields.items()}
     with pytest.raises(InputError, match=message):
         plan(trained, **fields)
 
@@ -162,6 +175,17 @@ def test_prompt_files(tmp_path):
     with pytest.raises(InputError, match="holds no prompt"):
         read_prompts(path)
     path.write_bytes(b"\xff\xfe\x00")
-    for unreadable in (path, tmp_path / "missing.txt", tmp_path):
+    with pytest.raises(InputError, match=r"missing\.txt: no such file"):
+        read_prompts(tmp_path / "missing.txt")
+    for unreadable in (path, tmp_path):
         with pytest.raises(InputError, match="cannot be read as UTF-8"):
             read_prompts(unreadable)
+
+
+def test_as_many_prompts_as_segments_are_taken(trained, tmp_path):
+    assert len(plan(trained, prompts=("a", "b", "c"), seconds=2.5).prompts) == 3
+    assert plan(trained, prompts=("a",), seconds=0.25).prompts == ("a",)
+    clip = write_video(tmp_path / "a.mp4", moving(9, 8, 8), fps=4)  # two segments, and as many to go
+    assert plan(trained, video=clip, prompts=("a", "b"), seconds=4.25).given == 2
+    with pytest.raises(InputError, match=r"3 prompts, but 4\.25 s are 2 segments of 1 s after the clip: raise seconds"):
+        plan(trained, video=clip, prompts=("a", "b", "c"), seconds=4.25)

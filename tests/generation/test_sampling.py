@@ -60,15 +60,15 @@ def test_distilled_guidance_is_for_networks_that_read_it(trained):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"sampler": "heun"}, "--sampler is heun: it must be one of euler, unipc"),
-        ({"steps": 0}, "--steps is 0"),
-        ({"shift": 0.0}, "--shift is 0.0"),
-        ({"shift": float("nan")}, "--shift is nan"),
-        ({"shift": "static"}, "--shift is static: give a number above 0, or dynamic"),
-        ({"guidance": 0.9}, "--guidance is 0.9"),
-        ({"guidance": float("inf")}, "--guidance is inf"),
-        ({"distilled_guidance": 0.0}, "--distilled-guidance is 0"),
-        ({"teacache": -0.1}, "--teacache is -0.1"),
+        ({"sampler": "heun"}, "sampler is heun: it must be one of euler, unipc"),
+        ({"steps": 0}, "steps is 0"),
+        ({"shift": 0.0}, "shift is 0.0"),
+        ({"shift": float("nan")}, "shift is nan"),
+        ({"shift": "static"}, "shift is static: give a number above 0, or dynamic"),
+        ({"guidance": 0.9}, "guidance is 0.9"),
+        ({"guidance": float("inf")}, "guidance is inf"),
+        ({"distilled_guidance": 0.0}, "distilled_guidance is 0"),
+        ({"teacache": -0.1}, "teacache is -0.1"),
     ],
 )
 def test_what_cannot_be_used_is_refused(fields, message):

@@ -1,5 +1,8 @@
 import json
+import os
+import signal
 import threading
+from pathlib import Path
 
 import av
 import jax
@@ -13,11 +16,12 @@ from mpjax.data.video import read_frames
 from mpjax.diffusion.guidance import ClassifierFree
 from mpjax.diffusion.samplers import UniPC
 from mpjax.errors import InputError
+from mpjax.experiment import fingerprint
 from mpjax.generation import command, stream
 from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingPlan
-from mpjax.generation.stream import write_video
+from mpjax.generation.stream import GenerationResult, write_video
 from mpjax.models.teacache import TeaCache
 from mpjax.weights import load_run, read_run
 from tests.data.media import moving, psnr
@@ -235,6 +239,24 @@ def test_a_codec_that_joins_frames(clips, tmp_path):
         make_plan(read_run(tmp_path), trained.step, Request())
 
 
+def test_a_run_finds_its_dataset_from_anywhere(clips, tmp_path, monkeypatch):
+    """`data.path` is relative to where `train` ran; `run.json` says where that is, the fingerprint does not."""
+    folder = clips[0]
+    monkeypatch.chdir(folder)
+    relative = clips_experiment(Path("data"))
+    run = write_run(tmp_path / "run", relative)
+    stored = json.loads((run / "run.json").read_text())
+    assert stored["fingerprint"] == fingerprint(relative)
+    monkeypatch.chdir(tmp_path)
+    first, second = (make_plan(read_run(place), 2, Request()) for place in (run, folder / "run"))
+    np.testing.assert_array_equal(first.reference, second.reference)
+    stored["experiment"]["data"]["path"] = str(tmp_path / "gone")
+    (run / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=f"^dataset {tmp_path / 'gone'} of the run is not here: give --image or --vid"):
+        make_plan(read_run(run), 2, Request())
+    assert make_plan(read_run(run), 2, Request(image=np.zeros((8, 8, 3), np.uint8))).prompts == ("",)
+
+
 def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Rollout, "of", lambda trained, sampling: rollout)  # compiled already
     (tmp_path / "prompts.txt").write_text('a toy enters\n["one", "two"]\n')
@@ -258,14 +280,38 @@ def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, mon
 def test_a_plan_is_kept_from_the_check_to_the_video(world_run, tmp_path, monkeypatch, kept, made):
     """Of as many videos as `KEPT_PLANS`; the others are made again."""
     seen, written = [], []
+
+    def write(run, load, plan, out, **rest):
+        written.append((plan.seed, out))
+        return GenerationResult(path=out, frames=plan.frames, finished=True)
+
     monkeypatch.setattr(command, "KEPT_PLANS", kept)
     monkeypatch.setattr(command, "make_plan", lambda *rest: seen.append(rest[-1].seed) or make_plan(*rest))
-    monkeypatch.setattr(command, "write_video", lambda run, load, plan, out, **rest: written.append((plan.seed, out)))
+    monkeypatch.setattr(command, "write_video", write)
     (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
     flags = ["--out", str(tmp_path / "out"), "--prompts", str(tmp_path / "prompts.txt")]
     assert main(["generate", "--weights", str(world_run), *flags]) == 0
     assert seen == made
     assert written == [(n, tmp_path / "out" / f"000{n}.mp4") for n in range(3)]
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("finished", [1, 2, 3])
+def test_a_stop_is_seen_in_the_status(world_run, tmp_path, monkeypatch, number, status, finished):
+    """Of three videos, the signal comes during the last one that is begun; a stop that came too late is none."""
+    written = []
+
+    def write(run, load, plan, out, **rest):
+        written.append(out)
+        if len(written) == finished:
+            os.kill(os.getpid(), number)
+        return GenerationResult(path=out, frames=1, finished=len(written) < finished or finished == 3)
+
+    monkeypatch.setattr(command, "write_video", write)
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    flags = ["--out", str(tmp_path / "out"), "--prompts", str(tmp_path / "prompts.txt")]
+    assert main(["generate", "--weights", str(world_run), *flags]) == (0 if finished == 3 else status)
+    assert len(written) == finished
 
 
 def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollout, tmp_path, capsys, monkeypatch):
@@ -302,6 +348,7 @@ def test_bad_input_leaves_nothing_behind(world_run, tmp_path, capsys):
     empty.mkdir()
     (media / "long.txt").write_text("fine\n" + "x" * 17 + "\n")
     (media / "fine.txt").write_text("fine\n")
+    (media / "many.txt").write_text('fine\n["a", "b", "c"]\n')
     (media / "file").touch()
     clip = write_clip(media / "clip.mp4", moving(9), fps=4)
     run = ["--weights", str(world_run)]
@@ -310,7 +357,7 @@ def test_bad_input_leaves_nothing_behind(world_run, tmp_path, capsys):
         ([*run, *out, "--prompt", "x" * 17], "17 bytes"),
         ([*run, *out, "--prompts", str(media / "long.txt")], "17 bytes"),
         ([*run, *out, "--prompts", str(media / "fine.txt"), "--prompt", "a"], "leave one of them out"),
-        ([*run, *out, "--seconds", "0"], "--seconds is 0"),
+        ([*run, *out, "--seconds", "0"], "seconds is 0"),
         ([*run, *out, "--image", str(clip), "--video", str(clip)], "leave one of them out"),
         ([*run, *out, "--video", str(clip), "--seconds", "2.25"], "raise --seconds"),
         ([*run, "--out", str(tmp_path / "a.avi")], "ends in .mp4"),
@@ -318,10 +365,16 @@ def test_bad_input_leaves_nothing_behind(world_run, tmp_path, capsys):
         ([*run, "--out", str(clip)], "was not generated here"),
         ([*run, "--out", str(media / "file" / "a.mp4")], "cannot be made"),
         ([*run, "--out", str(media / "file"), "--prompts", str(media / "fine.txt")], "give a folder"),
+        ([*run, *out, "--prompts", str(media / "none.txt")], "none.txt: no such file; give --prompts a text file"),
+        (
+            [*run, *out[:1], str(tmp_path / "new"), "--prompts", str(media / "many.txt"), "--seconds", "1"],
+            "3 prompts, but 1 s is 1 segment",
+        ),
+        ([*run, *out, *["--prompt", "a"] * 3, "--seconds", "1"], "3 prompts, but 1 s is 1 segment of 1 s: raise"),
         ([*run, *out, "--scale", "2"], "no flag of this command"),
-        ([*run, *out, "--steps", "0"], "--steps is 0: give at least 1"),
-        ([*run, *out, "--shift", "-1"], "--shift is -1.0: give a number above 0, or dynamic"),
-        ([*run, *out, "--guidance", "0.5"], "--guidance is 0.5: give at least 1"),
+        ([*run, *out, "--steps", "0"], "steps is 0: give at least 1"),
+        ([*run, *out, "--shift", "-1"], "shift is -1.0: give a number above 0, or dynamic"),
+        ([*run, *out, "--guidance", "0.5"], "guidance is 0.5: give at least 1"),
         ([*run, *out, "--negative", "a"], "add --guidance with a scale above 1"),
         ([*run, *out, "--guidance", "2", "--negative", "x" * 17], "17 bytes"),
         ([*run, *out, "--distilled-guidance", "6"], "use --guidance for classifier-free guidance"),
@@ -330,4 +383,4 @@ def test_bad_input_leaves_nothing_behind(world_run, tmp_path, capsys):
         assert main(["generate", *flags]) == 2, flags
         assert message in capsys.readouterr().err, flags
     assert {path.name for path in tmp_path.iterdir()} == {"media", "empty"}
-    assert not any(empty.iterdir()) and len(list(media.iterdir())) == 4
+    assert not any(empty.iterdir()) and len(list(media.iterdir())) == 5

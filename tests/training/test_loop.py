@@ -75,10 +75,18 @@ def test_a_finished_run_returns_at_once(home, first_stage):
 def test_another_experiment_is_refused(home, first_stage, capsys):
     folder, _ = first_stage
     before = (folder / "run.json").read_bytes()
-    for flags in (["--config.seed=1"], ["--init=elsewhere"]):
+    for flag, words in (
+        ("--config.seed=1", "seed=0 (asked for: 1)"),
+        ("--config.training.stages.0.curriculum=[(0,2),(3,2)]", "training.stages.0.curriculum.1.1=3 (asked for: 2)"),
+        ("--config.model.memory=None", "the field model.memory"),
+        ("--init=elsewhere", "--init=None (asked for: elsewhere)"),
+    ):
+        # What is only looked at is not what tells them apart.
+        flags = [flag, "--config.training.log_every=7", "--config.training.samples=1"]
         assert main(["train", f"--config={home[0]}:one", f"--run={folder}", *flags]) == 2
         said = capsys.readouterr().err
-        assert "belongs to another experiment" in said and said.count("\n") == 1
+        assert f"belongs to another experiment, with {words}: give another" in said.replace("without", "with")
+        assert said.count("\n") == 1
     assert (folder / "run.json").read_bytes() == before
 
 
@@ -137,7 +145,7 @@ def test_sigterm_saves_and_leaves_cleanly(home, whole, step):
     """The signal comes when the update's turn to be saved has passed: one more is made, and that is saved."""
     done = interrupt(home, f"term_{step}", f"term:{step}")
     folder = home[2] / f"term_{step}"
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 143, done.stderr
     assert f"stopped and saved at update {step + 1} of 10" in done.stdout
     assert runs.steps(folder)[-1] == step + 1
     finish(home, f"term_{step}")
