@@ -28,6 +28,7 @@ class Datasets:
         codec: latents ↔ pixels.
         fps: frames per second.
         height, width: pixels.
+        max_segments: segments of the longest videos; None: as many as are asked for.
     """
 
     train: grain.MapDataset
@@ -36,6 +37,7 @@ class Datasets:
     fps: float
     height: int
     width: int
+    max_segments: int | None = None
 
 
 def open_datasets(experiment: Experiment) -> Datasets:
@@ -99,6 +101,7 @@ def open_datasets(experiment: Experiment) -> Datasets:
         fps=float(dataset.fps),
         height=dataset.height,
         width=dataset.width,
+        max_segments=dataset.max_segments,
     )
 
 

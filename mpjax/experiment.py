@@ -75,21 +75,11 @@ class ClipsData:
     validation_fraction: float = 0.1
 
     def __post_init__(self):
-        sizes = (
-            self.height,
-            self.width,
-            self.fps,
-            self.time_factor,
-            self.space_factor,
-            self.channels,
-            self.max_segments,
-        )
-        if min(sizes) < 1 or not 0 <= self.validation_fraction < 1:
-            raise InputError("sizes and fps must be at least 1 and validation_fraction in [0, 1)")
-        if self.height % self.space_factor or self.width % self.space_factor:
-            raise InputError(
-                f"height {self.height} and width {self.width} must be multiples of space_factor = {self.space_factor}"
-            )
+        for name in ("height", "width", "fps", "time_factor", "space_factor", "channels", "max_segments"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"validation_fraction is {self.validation_fraction}: it must lie in [0, 1)")
         factors = (HunyuanVaeCodec.time_factor, HunyuanVaeCodec.space_factor)
         if self.vae and (self.time_factor, self.space_factor) != factors:
             raise InputError(
@@ -201,7 +191,15 @@ class Experiment:
                 "model.framepack.rope_layout is 'framepack_f0', which only generates: train with 'framepack_f1'"
             )
         patch, size = self.model.patch, self.latent_size
-        if size[0] % patch or size[1] % patch:
+        if isinstance(self.data, ClipsData):
+            unit = self.data.space_factor * patch
+            for side, pixels in (("height", self.data.height), ("width", self.data.width)):
+                if pixels % unit:
+                    raise InputError(
+                        f"data.{side} is {pixels}: it must be a multiple of {unit}, data.space_factor "
+                        f"{self.data.space_factor} times model.patch {patch}"
+                    )
+        elif size[0] % patch or size[1] % patch:
             raise InputError(f"model.patch is {patch}: it must divide the latents' {size[0]} × {size[1]}")
         if isinstance(self.data, RecallWorldData):
             world, pack = self.data.world, self.model.framepack

@@ -133,6 +133,12 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / "run.json"
     if not path.is_file():
+        place = transformer_place(folder)
+        if place.suffix == ".safetensors" or any(place.glob("*.safetensors")):
+            raise InputError(
+                f"{folder} is a PyTorch checkpoint, no run folder: convert it first, "
+                f"`python -m mpjax convert --input={folder} --output=RUN`, and give that folder"
+            )
         raise InputError(
             f"{folder} is no run folder (it has no run.json): give the folder that `train` or `convert` wrote"
         )

@@ -225,6 +225,10 @@ def test_an_override_of_an_element_leaves_the_others(tmp_path):
         ("--config.training.sample_every=-1", r"config\.training\.sample_every is -1"),
         ("--config.training.segments=5", r"config\.training\.stages\[0\]\.curriculum goes beyond"),
         ("--config.mesh.fsdp=0", r"config\.mesh\.fsdp is 0"),
+        ("--config.model.heads=0", r"config\.model\.heads is 0: it must be at least 1$"),
+        ("--config.model.single_blocks=0", r"config\.model\.single_blocks is 0: it must be at least 1$"),
+        ("--config.model.mlp_ratio=0", r"config\.model\.mlp_ratio is 0\.0: it must be above 0$"),
+        ("--config.model.encoders.depth=-1", r"config\.model\.encoders\.depth is -1: it must be at least 0$"),
         ("--config.model.patch=3", r"config\.model\.patch is 3: it must divide the latents' 8 × 8"),
         ("--config.model.channels=4", r"config\.model\.channels is 4, but data\.world has channels \(RGB\) = 3"),
         (
@@ -241,6 +245,23 @@ def test_an_override_of_an_element_leaves_the_others(tmp_path):
 def test_overrides_are_checked(override, said):
     with pytest.raises(InputError, match=f"^{said}"):
         experiment.load(SMOKE, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "height=50",
+            r"config\.data\.height is 50: it must be a multiple of 8, data\.space_factor 4 times model\.patch 2",
+        ),
+        ("width=4", r"config\.data\.width is 4: it must be a multiple of 8, "),
+        ("fps=0", r"config\.data\.fps is 0: it must be at least 1$"),
+        ("validation_fraction=1", r"config\.data\.validation_fraction is 1\.0: it must lie in"),
+    ],
+)
+def test_fields_of_clips_are_checked(override, said):
+    with pytest.raises(InputError, match=f"^{said}"):
+        experiment.load(f"{config.find('clips_tiny.py')}:smoke", [f"--config.data.{override}"])
 
 
 @pytest.mark.parametrize(

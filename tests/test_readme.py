@@ -1,6 +1,7 @@
 """The README names only commands, flags, fields and files that exist."""
 
 import dataclasses
+import fnmatch
 import re
 import shlex
 import types
@@ -54,3 +55,10 @@ def test_fields_of_the_table_exist():
 def test_linked_files_exist():
     assert [link for link in re.findall(r"\]\(([^)#:]+)\)", README) if not (ROOT / link).is_file()] == []
     assert all((ROOT / path).is_dir() for path in re.findall(r"`([\w/]+/)`", README) if path.startswith("mpjax"))
+
+
+def test_a_config_of_your_own_is_left_alone_by_lint_and_git():
+    """`./launch/test.sh` checks what git does not ignore."""
+    ignored = [line.removeprefix("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    names = re.findall(r"^# (\w+\.py)$", README, re.MULTILINE)
+    assert names and all(any(fnmatch.fnmatch(name, pattern) for pattern in ignored) for name in names)

@@ -55,6 +55,12 @@ def test_the_description_is_read_whole(run):
 def test_what_is_no_run_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="no run folder"):
         read_run(tmp_path)
+    for folder in (tmp_path / "alone", tmp_path / "pipeline"):  # of diffusers
+        place = folder if folder.name == "alone" else folder / "transformer"
+        place.mkdir(parents=True)
+        (place / "model.safetensors").touch()
+        with pytest.raises(InputError, match=f"convert it first, `python -m mpjax convert --input={folder} --output"):
+            read_run(folder)
     with pytest.raises(InputError, match="holds no checkpoints"):
         latest_step(tmp_path)
     (tmp_path / "checkpoints").mkdir()

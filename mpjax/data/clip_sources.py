@@ -57,6 +57,8 @@ def find_sources(folder: Path) -> list[Source]:
     Raises:
         InputError: no such folder, no video in it, or a manifest that cannot be read.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: a file; give the folder that it lies in")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of videos")
     captions = _read_manifest(folder / MANIFEST_FILE)

@@ -34,6 +34,7 @@ class LatentDataset:
         height: pixel rows.
         width: pixel columns.
         segment_frames: latent frames f of a segment.
+        max_segments: segments of a clip at most.
         counts: clips per split, for the splits that have any.
     """
 
@@ -43,6 +44,7 @@ class LatentDataset:
     height: int
     width: int
     segment_frames: int
+    max_segments: int
     counts: Mapping[str, int]
 
     def source(self, split: str) -> "LatentSource":
@@ -90,6 +92,7 @@ def open_dataset(path: Path) -> LatentDataset:
         height=description["height"],
         width=description["width"],
         segment_frames=description["segment_frames"],
+        max_segments=description["max_segments"],
         counts={split: content["clips"] for split, content in description["splits"].items()},
     )
 

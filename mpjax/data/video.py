@@ -199,6 +199,8 @@ class FrameResizer:
 @contextmanager
 def _open(path: Path, deadline_seconds: float) -> Iterator[tuple[InputContainer, VideoStream]]:
     # A named pipe would block for ever, so anything that is no regular file stays outside.
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; give a file")
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     if path.stat().st_size == 0:

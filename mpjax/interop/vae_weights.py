@@ -19,7 +19,7 @@ from mpjax.models.vae import SPACE_FACTOR, TIME_FACTOR, VaeArchitecture
 
 CLASS = "AutoencoderKLHunyuanVideo"
 TENSORS = "diffusion_pytorch_model.safetensors"
-REMEDY = f"give the folder of a {CLASS} that diffusers saved (config.json and {TENSORS}), or that safetensors file"
+REMEDY = f"give the folder of an {CLASS} that diffusers saved (config.json and {TENSORS}), or that safetensors file"
 
 # What the network here cannot be told to do otherwise; diffusers' defaults are the same.
 _FIXED = {
@@ -56,7 +56,7 @@ def read_vae_architecture(weights: Path) -> VaeArchitecture:
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no readable config of an autoencoder: {REMEDY}") from error
     if class_name != CLASS:
-        raise InputError(f"{path} describes a {class_name}: {REMEDY}")
+        raise InputError(f"{path} is of class {class_name}: {REMEDY}")
     for name, value in _FIXED.items():
         if (found := stored.get(name, value)) != value:
             raise InputError(f"{path} has {name} = {found!r}, but only {value!r} is supported: give other weights")

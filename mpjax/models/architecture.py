@@ -12,6 +12,11 @@ RopeLayout = Literal["framepack_f1", "framepack_f0", "global"]
 REMAT_POLICIES = ("none", "full", "dots")
 
 
+def _at_least(fields: object, name: str, least: int) -> None:
+    if (value := getattr(fields, name)) < least:
+        raise InputError(f"{name} is {value}: it must be at least {least}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FramePack:
     """How recent frames reach the denoiser.
@@ -73,10 +78,9 @@ class Encoders:
     image_patch: int = 8
 
     def __post_init__(self):
-        if min(self.prompt_bytes, self.bytes_per_token, self.width, self.heads, self.image_patch) < 1 or self.depth < 0:
-            raise InputError(
-                "prompt_bytes, bytes_per_token, width, heads and image_patch must be at least 1, depth at least 0"
-            )
+        for name in ("prompt_bytes", "bytes_per_token", "width", "heads", "image_patch"):
+            _at_least(self, name, 1)
+        _at_least(self, "depth", 0)
         if self.prompt_bytes % self.bytes_per_token:
             raise InputError(
                 f"prompt_bytes is {self.prompt_bytes}: use a multiple of bytes_per_token = {self.bytes_per_token}"
@@ -129,17 +133,13 @@ class Architecture:
     remat: str = "full"
 
     def __post_init__(self):
-        sizes = (
-            self.channels,
-            self.heads,
-            self.head_dim,
-            self.patch,
-            self.text_width,
-            self.pooled_width,
-            self.image_width,
-        )
-        if min(sizes) < 1 or self.rope_theta <= 0 or self.mlp_ratio <= 0:
-            raise InputError("channels, heads, head_dim, patch, widths, rope_theta and mlp_ratio must all be above 0")
+        for name in ("channels", "heads", "head_dim", "dual_blocks", "single_blocks", "refiner_blocks", "patch"):
+            _at_least(self, name, 1)
+        for name in ("text_width", "pooled_width", "image_width"):
+            _at_least(self, name, 1)
+        for name in ("rope_theta", "mlp_ratio"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be above 0")
         if sum(self.rope_axes) != self.head_dim or any(axis % 2 for axis in self.rope_axes):
             raise InputError(
                 f"rope_axes is {self.rope_axes}: three even numbers that sum to head_dim = {self.head_dim}"
@@ -150,8 +150,6 @@ class Architecture:
             raise InputError(f"dtype is {self.dtype!r}: it must be float32 or bfloat16")
         if self.remat not in REMAT_POLICIES:
             raise InputError(f"remat is {self.remat!r}: it must be one of {', '.join(REMAT_POLICIES)}")
-        if min(self.dual_blocks, self.single_blocks, self.refiner_blocks) < 1:
-            raise InputError("dual_blocks, single_blocks and refiner_blocks must each be at least 1")
 
     @property
     def width(self) -> int:

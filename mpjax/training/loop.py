@@ -70,6 +70,11 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]).params, init)
     _claim(folder, experiment, datasets, init)
+    if datasets.max_segments is not None and training.segments > datasets.max_segments:
+        say(
+            f"training.segments is {training.segments}, but the dataset was encoded with max_segments = "
+            f"{datasets.max_segments}: the rest of every video is padding; set it to that, or encode longer clips"
+        )
 
     with Checkpoints(folder / "checkpoints", training.keep_checkpoints) as checkpoints:
         step = checkpoints.latest()

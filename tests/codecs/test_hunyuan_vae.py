@@ -208,7 +208,7 @@ def test_a_spec_needs_no_weights_until_they_are_used(tmp_path):
     shutil.rmtree(folder)
     again = codecs.from_spec(spec)
     assert again == codec and again.spec() == codec.spec() and again.sizes == tiny_vae.ARCHITECTURE
-    with pytest.raises(InputError, match=r"vae.* does not exist: give the folder of a AutoencoderKLHunyuanVideo"):
+    with pytest.raises(InputError, match=r"vae.* does not exist: give the folder of an AutoencoderKLHunyuanVideo"):
         again.encode(normal("x", (1, 1, 8, 8, 3)))
     with pytest.raises(InputError, match=r"vae does not exist: give the folder"):
         codecs.create("hunyuan_vae", **options)

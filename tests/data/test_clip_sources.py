@@ -58,5 +58,8 @@ def test_bad_manifests(tmp_path, line, message):
 def test_nothing_to_find(tmp_path):
     with pytest.raises(InputError, match="no video files"):
         find_sources(tmp_path)
+    (tmp_path / "a_file.mp4").touch()
+    with pytest.raises(InputError, match=r"a_file\.mp4: a file; give the folder that it lies in"):
+        find_sources(tmp_path / "a_file.mp4")
     with pytest.raises(InputError, match="no such folder"):
         find_sources(tmp_path / "missing")

@@ -157,7 +157,7 @@ def test_unusable_files_say_why(tmp_path):
     write_video(tmp_path / "thin.mp4", moving(1, 4, 400))
     for name, reason in {
         "missing.mp4": "no such file",
-        "folder.mp4": "no such file",
+        "folder.mp4": "a folder; give a file",
         "empty.mp4": "empty file",
         "text.mp4": "not a media file",
         "audio.mp4": "no video stream",

@@ -6,6 +6,8 @@ import pytest
 from mpjax.interop import orbax_arrays
 from mpjax.interop.orbax_arrays import read_step, write_step
 from mpjax.interop.stored_array import StoredArray, place, place_tree
+from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.state import TrainState
 from mpjax.weights import latest_step
 from tests.fixtures import seeded
 from tests.interop.checkpoints import BF16
@@ -42,6 +44,21 @@ def test_it_is_a_checkpoint_like_any_other(tmp_path):
     loaded = read_by_orbax(tmp_path / "checkpoints" / "0")
     jax.tree.map(np.testing.assert_array_equal, loaded, ARRAYS)
     assert jax.tree.map(lambda x: x.dtype, loaded) == jax.tree.map(lambda x: x.dtype, ARRAYS)
+
+
+def test_neither_reading_nor_writing_warns(tmp_path, caplog):
+    """Of what a run wrote, and of what is written here."""
+    with Checkpoints(tmp_path / "trained") as checkpoints:
+        none = {"other": jnp.zeros(1)}
+        ema = jax.tree.map(jnp.asarray, ARRAYS)
+        checkpoints.save(
+            TrainState(step=jnp.asarray(3), params=none, ema=ema, opt_state=none, carry=none, key=jax.random.key(0))
+        )
+    with caplog.at_level("WARNING", logger="absl"):
+        write(tmp_path)
+        for step in (tmp_path / "trained" / "3", tmp_path / "checkpoints" / "0"):
+            jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.all(), b), read_step(step), ARRAYS)
+    assert caplog.messages == []
 
 
 def test_a_layer_is_the_most_that_is_read_at_once(tmp_path, monkeypatch):

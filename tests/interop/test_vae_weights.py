@@ -39,7 +39,7 @@ def test_half_precision_is_read_as_float32(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_class_name": "AutoencoderKLWan"}, "describes a AutoencoderKLWan"),
+        ({"_class_name": "AutoencoderKLWan"}, "is of class AutoencoderKLWan: give the folder of an Auto"),
         ({"temporal_compression_ratio": 8}, "temporal_compression_ratio = 8, but only 4"),
         ({"mid_block_add_attention": False}, "only True"),
         ({"block_out_channels": [8, 16]}, "config.json.*widths"),

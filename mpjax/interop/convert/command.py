@@ -19,6 +19,9 @@ def convert(args: argparse.Namespace, say: Callable[[str], None] = print) -> Non
     Raises:
         InputError: before anything is written.
     """
+    source = args.input or args.weights
+    if args.output.resolve() == source.resolve():
+        raise InputError(f"--output is {args.output}, the folder that is converted: give another one")
     dtype = None if args.dtype is None else DTYPES[args.dtype]
     options = {name: getattr(args, name) for name in ("vae", "from_t2v", "layout", "fps", "height", "width")}
     if args.weights is None:

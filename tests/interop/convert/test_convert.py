@@ -243,6 +243,15 @@ def test_what_is_half_written_never_counts(source, converted, tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and not list((tmp_path / "out").glob("rest"))
 
 
+@pytest.mark.parametrize("flag", ["--weights", "--input"])
+def test_the_folder_that_is_converted_is_no_output(tmp_path, capsys, monkeypatch, flag):
+    """No advice to remove what one wants to convert."""
+    monkeypatch.chdir(tmp_path.parent)
+    assert main(["convert", f"{flag}={tmp_path}", f"--output={tmp_path.name}"]) == 2
+    said = capsys.readouterr().err
+    assert "the folder that is converted: give another one" in said and "remove" not in said
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path, capsys):
     assert main(["convert", f"--weights={tmp_path}", f"--output={tmp_path / 'out'}"]) == 2
     assert "is no run folder" in capsys.readouterr().err
