@@ -20,6 +20,15 @@ from tests.data.media import write_video as write_clip
 from tests.fixtures import seeded
 
 CONFIG = "configs/clips_tiny.py:smoke"
+# One update of one small video, since all the time is compiling; the whole network is in tests/test_backbone_run.py.
+SHORT = [
+    "--config.training.stages=[{'steps': 1, 'curriculum': [(0, 2)]}]",
+    *(f"--config.training.{field}=1" for field in ("batch_size", "validation_batches", "samples")),
+    *(f"--config.model.{field}=1" for field in ("heads", "dual_blocks", "single_blocks")),
+    "--config.training.segments=2",
+    "--config.model.memory=None",
+    "--config.sampler.steps=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +78,12 @@ def test_from_videos_to_an_update(home, overrides, tmp_path):
     prompts = [x for x in asked if isinstance(x, str)]
     pictures = [x for x in asked if not isinstance(x, str)]
     assert prompts == ["video a", "video b"] and len(pictures) == 4  # two windows of 13 frames each
-    loaded = experiment.load(CONFIG, flags)
+    loaded = experiment.load(CONFIG, [*flags, *SHORT])
     datasets = open_datasets(loaded)
     batch = datasets.train[0]
     assert isinstance(batch.prompts, Condition)
-    # One copy a video, though it has four segments.
-    assert batch.prompts.text.shape == (4, 1, 512, 64) and batch.prompts.image.shape == (4, 1, 2, 64)
+    # One copy a video, though it has two segments.
+    assert batch.prompts.text.shape == (1, 1, 512, 64) and batch.prompts.image.shape == (1, 1, 2, 64)
     assert (batch.prompts.text_mask.sum(-1) == 3).all()
     dataset = open_dataset(tmp_path / "data")
     record = dataset.source("train")[0]
@@ -85,8 +94,11 @@ def test_from_videos_to_an_update(home, overrides, tmp_path):
     with pytest.raises(InputError, match=r"pooled embeddings of width 64, but model\.pooled_width is 32"):
         open_datasets(experiment.load(CONFIG, [*flags, "--config.model.pooled_width=32"]))
     asked.clear()
-    assert train(loaded, tmp_path / "run", say=lambda _: None) == 8
+    said: list[str] = []
+    assert train(loaded, tmp_path / "run", say=said.append) == 1
     assert asked == []  # training needs no encoder
+    assert "training.segments is 2, but the dataset was encoded with max_segments = 1: the rest of ev" in said[0]
+    assert any("held-out loss" in line for line in said) and list((tmp_path / "run" / "samples").iterdir())
     assert main(["generate", f"--weights={tmp_path / 'run'}", f"--out={tmp_path / 'a.mp4'}"]) == 2
 
 
