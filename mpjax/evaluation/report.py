@@ -5,14 +5,15 @@ Every key may be missing; its section is then left out. {…} is an object, […
     command, commit: text
     seeds, versions, machine: {name: value}
     seconds: {"install": seconds, phase: seconds, …}
-    recall: {arm: what `recall_metrics.recall_report` returns; and, if known, "long_term_memory": bool}
+    recall: {arm: what `recall_metrics.recall_report` returns; and, if known, "long_term_memory": bool;
+             "leak_test" is null for an arm with such a memory, to which it does not apply}
     captions: {picture: text}
     video: file name of an mp4 beside the page
     video_schedule: [prompt of each of its segments, …]
     drift: {forcing: what `drift_metrics.drift_report` returns; and, if measured, "motion" of `drift_metrics.motion`}
     drift_is_illustration: bool, marks the section as such
     step_time_ratio_direct_over_teacher: {ratio, ci95: [low, high], pairs, teacher_ms, direct_ms}
-    seconds_per_segment: [seconds, …]
+    seconds_per_segment: [seconds, …], of which the first compiles
     peak_rss_mb: {quarter, end}
     training: {arm: {parameters, updates, ms_per_update or ms_per_update_with_compile,
                      loss: [[update, loss], …], held_out: [[update, loss], …]}}

@@ -79,13 +79,13 @@ def drift_figure(drift: dict) -> Figure:
 
 
 def segment_seconds_figure(seconds: list) -> Figure:
-    """Wall time of each generated segment.
+    """Wall time of each generated segment but the first one, which compiles.
 
     Args:
         seconds: one number a segment; None leaves a hole.
     """
     figure, axes = blank_figure("generated segment", "time [s]", height=2.6)
-    places = [place for place, value in enumerate(seconds) if value is not None]
+    places = [place for place, value in enumerate(seconds) if place and value is not None]
     axes.plot(places, [seconds[x] for x in places], gid="series-0", **series_style(0, markersize=3, linewidth=1))
     axes.set_ylim(bottom=0)
     return figure

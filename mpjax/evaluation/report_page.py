@@ -23,7 +23,8 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bo
 .table, figure { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; color: var(--ink); }
-figure img { image-rendering: pixelated; } figcaption, .note { color: var(--quiet); font-size: .9rem; }
+figure img { image-rendering: pixelated; max-width: 100%; height: auto; }
+figcaption, .note { color: var(--quiet); font-size: .9rem; }
 .mark { border: 1px solid var(--line); border-radius: .3rem; padding: 0 .4rem; font-size: .8rem; font-weight: normal; }
 video { image-rendering: pixelated; max-width: 100%; } code { overflow-wrap: anywhere; }
 """
@@ -132,6 +133,8 @@ def _recall(recall: dict) -> str:
 def _leak_words(name: str, arm: dict) -> str:
     test = arm["leak_test"]
     title = f"<strong>{escape(name)}</strong>: "
+    if test is None:
+        return title + "has long-term memory, to which the test does not apply."
     if test["passed"] is None:
         return title + "no video goes beyond reach, so there is nothing to test."
     pooled, off = test["pooled"], [row["gap"] for row in test["gaps"] if not row["contains_chance"]]
@@ -240,7 +243,9 @@ def _cost(report: dict) -> str:
             f"quarter of the video, {_number(memory['end'])} MB at its end.</p>"
         )
     if seconds:
-        parts += ["<p>Time to generate each segment of the video:</p>", _drawing("seconds_per_segment", seconds)]
+        first = "" if seconds[0] is None else f", which compiles and took {_number(seconds[0])} s"
+        parts.append(f"<p>Time to generate each segment of the video but the first{first}:</p>")
+        parts.append(_drawing("seconds_per_segment", seconds))
     return _section("Cost", *parts) if parts else ""
 
 

@@ -76,7 +76,7 @@ def full_report():
             "teacher_ms": 52.1,
             "direct_ms": 52.7,
         },
-        "seconds_per_segment": [0.05, 0.06, 0.05, 0.055],
+        "seconds_per_segment": [4.4, 0.06, 0.05, 0.055],
         "peak_rss_mb": {"quarter": 1210.4, "end": 1213.0},
         "training": {
             "memorypack": {
@@ -191,6 +191,7 @@ def test_the_numbers_of_the_page_are_those_given(written):
         "over 300 videos, chance 6.25 %",
         "In the median, a Direct Forcing update takes 1.01 times as long as a Teacher Forcing update",
         "95 % interval [0.991, 1.03], from 20 alternating pairs",
+        "segment of the video but the first, which compiles and took 4.4 s:",
         "1,210 MB after a quarter of the video, 1,213 MB at its end",
         "memorypack 312,345 2,000 201",
         "Generated above & true below",
@@ -207,6 +208,9 @@ def test_a_leak_is_named(tmp_path):
     recall = {"framepack": {**recall_of([100, 100, 30, 6, 6]), "long_term_memory": False}}
     page = Page(write_report({"recall": recall}, {}, tmp_path).read_text())
     assert "framepack : leak test FAILED: above chance, pooled and at gap 2;" in page.text
+    memory = {**recall["framepack"], "long_term_memory": True, "leak_test": None}
+    page = Page(write_report({"recall": {"memorypack": memory}}, {}, tmp_path).read_text())
+    assert "memorypack : has long-term memory, to which the test does not apply." in page.text
     near = recall_report(
         [0, 1],
         [0, 1],
@@ -263,8 +267,8 @@ def test_drift_and_training_figures_draw_the_numbers_to_scale():
     np.testing.assert_allclose(steps[0], steps[1], atol=0.01)  # halving is one distance on a logarithmic scale
 
 
-def test_time_of_segments_starts_at_zero():
-    svg = report_figures.svg(report_figures.segment_seconds_figure([0.1, None, 0.2, 0.3]), "time")
+def test_time_of_segments_starts_at_zero_and_after_the_one_that_compiles():
+    svg = report_figures.svg(report_figures.segment_seconds_figure([4.4, 0.1, None, 0.2, 0.3]), "time")
     heights = marker_heights(svg, "time-series-0")
     assert heights.size == 3
     ground = float(re.findall(r'd="M [\d.]+ ([\d.]+)', svg[: svg.index("time-series-0")])[1])
