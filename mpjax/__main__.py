@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    fields = "any field of mpjax/experiment.py, where all are listed, as"
+    fields = "any field (mpjax/experiment.py lists them), as"
 
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
