@@ -4,7 +4,7 @@
     python -m mpjax train --config=configs/clips_tiny.py --run=runs/clips_model
     python -m mpjax generate --weights=runs/clips_model --prompt="a dog runs" --seconds=30 --out=dog.mp4
 
-In ten minutes on two cores a network of 3.8 million parameters learns to hold a first frame for a second or two; what
+In ten minutes on two cores a network of 3.5 million parameters learns to hold a first frame for a second or two; what
 follows dissolves. More clips, more updates and a wider network are what a real run adds.
 
 Stage 1 trains everything under teacher forcing, stage 2 the output head under Direct Forcing, as the paper does.
