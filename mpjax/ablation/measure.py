@@ -44,15 +44,14 @@ def run_cell(cell: Cell, run: Path, command: str, say: Say) -> None:
     """Trains a cell, or goes on with it, and evaluates it.
 
     Raises:
-        KeyboardInterrupt: a stop was requested while it trained; what was trained is saved.
+        Stopped: a stop was requested while it trained; what was trained is saved.
     """
     folder, trained = cell.folder(run), cell.experiment
     init = None if cell.init is None else cell.init.folder(run)
     first = max(steps_of(folder), default=0)
     start = time.monotonic()
     total = total_steps(trained.training.stages)
-    if train(trained, folder, init=init, say=lambda line: say(f"[{cell.name}] {line}")) < total:
-        raise KeyboardInterrupt
+    train(trained, folder, init=init, say=lambda line: say(f"[{cell.name}] {line}"))
     seconds = time.monotonic() - start
     params = load_run(folder).params
     result: dict[str, Any] = {
