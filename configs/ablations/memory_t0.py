@@ -42,6 +42,8 @@ def get_config(argument: str = "full") -> ConfigDict:
         raise InputError(f"argument {argument!r} is unknown: use full or smoke")
     config = ConfigDict()
     config.base = recall_tiny.get_config("memorypack")
+    # Memory forms late and at once; the share of returns among the trained segments decides when.
+    config.base.data.return_focus = 0.9
     config.base.training.stages[0].update(steps=STEPS, curriculum=[(STEPS * n // 16, 2 + n) for n in range(5)])
     config.base.training.stages[0]["optimizer"].update(warmup_steps=STEPS // 20)
     config.base.training.update(
