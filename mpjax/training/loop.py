@@ -56,7 +56,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
 
     Raises:
         InputError: before anything is computed or written.
-        Stopped: SIGTERM or Ctrl-C came before the end; the update was finished and saved.
+        Stopped: SIGTERM or Ctrl-C came; the update was finished and saved.
     """
     # -- Check -----------------------------------------------------------------------------------------------------
     datasets = open_datasets(experiment)
@@ -123,7 +123,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
         checkpoints.wait()
         done = int(state.step)
     say(f"{folder}: {'finished' if done == total else 'stopped and saved'} at update {done} of {total}")
-    if done < total:
+    if stopping.is_set():  # even if it came with the last update: what a caller would do next is to be stopped too
         raise stopping.stopped()
     return done
 

@@ -153,6 +153,13 @@ def test_sigterm_saves_and_leaves_cleanly(home, whole, step):
 
 
 @pytest.mark.slow
+def test_sigterm_with_the_last_update_stops_what_comes_after(home):
+    done = interrupt(home, "term_last", "term:10")
+    assert done.returncode == 143 and "finished at update 10 of 10" in done.stdout
+    assert runs.steps(home[2] / "term_last")[-1] == 10
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "saved", "words"),
     [(5, [3], "the last good checkpoint is that of update 3"), (2, [], "nothing was saved yet")],
