@@ -8,8 +8,8 @@ Any field can be changed, as in `train`: `--config.data.height=256`. One denoise
 Euler's update of a segment, without what an encoder or a decoder does.
 
 The result is one JSON file. The command ends with 1 if a part is outside the tolerance of `benchmarks/precision.py` or
-the step gives numbers that are not finite. Attention keeps all scores of a block, 24 heads times 21,157² tokens in
-float32 at 480×832, so the 13B wants a device of more than 100 GB: `XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` gives it all.
+the step gives numbers that are not finite. What does not fit the device is refused before anything is computed;
+`XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` gives a process nearly all of it.
 """
 
 import argparse

@@ -1,7 +1,16 @@
-"""The one entry to attention. Every block of every network here calls it, so a kernel is chosen in one place."""
+"""The one entry to attention. Every block of every network here calls it, so a kernel is chosen in one place.
+
+The scores of FramePack-F1 at 480×832, 24 heads times 21,157² tokens, would be 43 GB in float32. Where those of a video
+exceed `LARGEST_SCORES`, queries go through a piece at a time: each still sees all keys at once, so its softmax is the
+same, and the backward pass computes the scores of a piece anew. No array of all scores ever exists, in either pass.
+"""
+
+import math
 
 import jax
 import jax.numpy as jnp
+
+LARGEST_SCORES = 2**30  # bytes of float32, of one video
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -15,6 +24,35 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
     Returns:
         `[b, n, heads · head_dim]` in the dtype of `query`.
     """
+    b, n, heads, head_dim = query.shape
+    pieces = math.ceil(4 * heads * n * key.shape[1] / LARGEST_SCORES)
+    out = _whole(query, key, value, mask) if pieces <= 1 else _in_pieces(query, key, value, mask, pieces)
+    return out.reshape(b, n, heads * head_dim)
+
+
+def _in_pieces(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, pieces: int) -> jax.Array:
+    """`_whole` for so many pieces of the queries, one after the other."""
+    n, rows = query.shape[1], math.ceil(query.shape[1] / pieces)
+
+    def cut(x: jax.Array) -> jax.Array:
+        """`[b, n, …]` → `[pieces, b, rows, …]`; zeros fill the last piece, and what they give is dropped."""
+        x = jnp.pad(x, [(0, pieces * rows - n if axis == 1 else 0) for axis in range(x.ndim)])
+        return x.reshape(x.shape[0], pieces, rows, *x.shape[2:]).swapaxes(0, 1)
+
+    # Keys and values enter in float32, so that the backward pass adds up in float32 what the pieces say of them.
+    wide, dtypes = [x.astype(jnp.float32) for x in (key, value)], (key.dtype, value.dtype)
+    pairs = mask if mask is not None and mask.ndim == 3 else None
+
+    def piece(cuts: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        key, value = (x.astype(dtype) for x, dtype in zip(wide, dtypes, strict=True))
+        return _whole(cuts[0], key, value, mask if pairs is None else cuts[1])
+
+    out = jax.lax.map(jax.checkpoint(piece, prevent_cse=False), (cut(query), None if pairs is None else cut(pairs)))
+    return out.swapaxes(0, 1).reshape(query.shape[0], pieces * rows, *query.shape[2:])[:, :n]
+
+
+def _whole(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """`attention` with all scores at once; `[b, n, heads, head_dim]`."""
     b, n, heads, head_dim = query.shape
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     if mask is not None:
@@ -32,7 +70,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
     out = jnp.einsum("...nm,...md->...nd", weights, value)
     if merge:
         out = out.reshape(b, heads, n, head_dim)
-    return out.swapaxes(1, 2).reshape(b, n, heads * head_dim)
+    return out.swapaxes(1, 2)
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:

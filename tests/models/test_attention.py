@@ -1,9 +1,11 @@
 """The one attention entry against float64, query by query."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mpjax.models import attention as module
 from mpjax.models.attention import attention, split_heads
 from tests.models.numpy_network import attend
 
@@ -14,9 +16,18 @@ PAIRS = RNG.random((2, 5, 7)) < 0.5
 PAIRS[..., 2] = True
 
 
+def in_pieces_of(rows, monkeypatch):
+    """From now on the scores of so many queries are all that may exist at once."""
+    monkeypatch.setattr(module, "LARGEST_SCORES", 4 * 3 * rows * 7)
+
+
 @pytest.mark.parametrize("mask", [None, KEYS, PAIRS], ids=["none", "keys", "pairs"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
-def test_attention(mask, dtype, tolerance):
+@pytest.mark.parametrize("rows", [None, 1, 2, 3])
+def test_attention(mask, dtype, tolerance, rows, monkeypatch):
+    """All queries at once, and in pieces; 5 of them by 2 or 3 leave a rest."""
+    if rows:
+        in_pieces_of(rows, monkeypatch)
     q, k, v = (jnp.asarray(x, dtype) for x in (3 * Q, K, V))
     got = attention(q, k, v, None if mask is None else jnp.asarray(mask))
     allowed = np.ones((2, 5, 7), bool)
@@ -38,3 +49,34 @@ def test_masked_keys_weigh_exactly_nothing():
 def test_heads_are_contiguous_channels():
     x = jnp.arange(24.0).reshape(1, 2, 12)
     np.testing.assert_array_equal(split_heads(x, 3)[0, 1, 2], [20, 21, 22, 23])
+
+
+@pytest.mark.parametrize("mask", [None, KEYS, PAIRS], ids=["none", "keys", "pairs"])
+def test_gradients_in_pieces(mask, monkeypatch):
+    """Against those of the plain product, which `test_attention` compares with float64."""
+    mask = None if mask is None else jnp.asarray(mask)
+    arguments = [jnp.asarray(x, jnp.float32) for x in (3 * Q, K, V)]
+    direction = jnp.asarray(RNG.normal(size=(2, 5, 24)), jnp.float32)
+    gradients = lambda: jax.grad(lambda *x: (attention(*x, mask) * direction).sum(), (0, 1, 2))(*arguments)  # noqa: E731
+    whole = gradients()
+    in_pieces_of(2, monkeypatch)
+    for a, b in zip(gradients(), whole, strict=True):
+        assert np.abs(b).max() > 0.01
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_gradients_of_many_pieces_add_up_in_float32(monkeypatch):
+    """Every query weighs all keys alike, so each value's gradient is n / m, in bfloat16 as near as that can say it."""
+    n, m = 3 * 128, 7
+    query, key, value = (jnp.zeros((1, length, 3, 8), jnp.bfloat16) for length in (n, m, m))
+    in_pieces_of(1, monkeypatch)
+    gradient = jax.grad(lambda v: attention(query, key, v).astype(jnp.float32).sum())(value)
+    np.testing.assert_allclose(np.float64(gradient), n / m, rtol=2**-8)
+
+
+def test_memory_of_a_training_step_at_the_size_of_framepack_f1():
+    """480×832 with SemanticPack, compiled only: with all scores at once it is 173 GB."""
+    x = jax.ShapeDtypeStruct((1, 21_157, 24, 128), jnp.bfloat16)
+    gradient = jax.grad(lambda *args: attention(*args).astype(jnp.float32).sum(), (0, 1, 2))
+    plan = jax.jit(gradient).lower(x, x, x).compile().memory_analysis()
+    assert plan.temp_size_in_bytes < 8e9
