@@ -53,7 +53,8 @@ class ClipsData:
         fps: frames per second.
         time_factor, space_factor, channels: of the latents; of the autoencoder they are 4, 8 and 16.
         vae: folder of HunyuanVideo's autoencoder; empty: block DCT, which has no weights.
-        vae_tiles: it goes through pictures above 256 pixels in tiles (`codecs.hunyuan_vae`).
+        vae_tiles: where it goes through pictures above 256 pixels in tiles: `none`, `decode`, or `both`, which also
+            encodes in them (`spatial_tiles` of `codecs.hunyuan_vae`).
         encoders: folder of LLaMA, CLIP and SigLIP, whose embeddings `encode` stores; empty: the network's own encoders
             read bytes and latents.
         max_segments: longest record, in segments.
@@ -69,7 +70,7 @@ class ClipsData:
     space_factor: int = 8
     channels: int = 16
     vae: str = ""
-    vae_tiles: bool = True
+    vae_tiles: str = "decode"
     encoders: str = ""
     max_segments: int = 40
     validation_fraction: float = 0.1
@@ -257,7 +258,7 @@ def fingerprint(experiment: Experiment) -> str:
             if not fields["data"]["world"][name]:
                 fields["data"]["world"].pop(name)
     if isinstance(experiment.data, ClipsData):
-        for name, default in (("vae", ""), ("vae_tiles", True), ("encoders", "")):
+        for name, default in (("vae", ""), ("vae_tiles", "decode"), ("encoders", "")):
             if fields["data"][name] == default:
                 fields["data"].pop(name)
     for stage, values in zip(experiment.training.stages, fields["training"]["stages"], strict=True):

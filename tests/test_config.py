@@ -334,7 +334,7 @@ def test_runs_from_before_a_field_existed_go_on():
 def test_runs_on_clips_from_before_the_autoencoder_go_on():
     loaded = experiment.load("configs/clips_tiny.py:smoke")
     values = config.to_dict(loaded)
-    assert [values["data"].pop(name) for name in ("vae", "vae_tiles", "encoders")] == ["", True, ""]
+    assert [values["data"].pop(name) for name in ("vae", "vae_tiles", "encoders")] == ["", "decode", ""]
     assert values["sampler"].pop("kind") == "euler" and values.pop("classifier_free")["scale"] == 1.0
     assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1, 1]
     assert values["training"]["stages"][1]["forcing"].pop("estimate") == {"kind": "loss"}
@@ -343,5 +343,5 @@ def test_runs_on_clips_from_before_the_autoencoder_go_on():
         values["training"].pop(name)
     values.pop("mesh")
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-    tiles = experiment.load("configs/clips_tiny.py:smoke", ["--config.data.vae_tiles=False"])
+    tiles = experiment.load("configs/clips_tiny.py:smoke", ["--config.data.vae_tiles=both"])
     assert fingerprint(tiles) != fingerprint(loaded)

@@ -34,6 +34,7 @@ from mpjax.models.vae import SPACE_FACTOR, TIME_FACTOR, Posterior, Vae, VaeArchi
 from mpjax.models.vae_tiling import Network, TileStream, Tiling, TimeTiles, decoding_tiles, encoding_tiles
 
 PosteriorUse = Literal["mean", "sample"]
+SpatialTiles = Literal["none", "decode", "both"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -50,8 +51,9 @@ class HunyuanVaeCodec:
         posterior: whether `encode` gives its mean, or a sample.
         seed: of the samples' noise.
         segment_frames, window: s and w above. FramePack-F1: 9 and 18.
-        spatial_tiles: go through pictures above 256 pixels in tiles of that size, blended over 64, as FramePack's demo
-            does where less than 60 GB are free. Without them a picture of 480×832 needs six times the memory.
+        spatial_tiles: which direction cuts pictures above 256 pixels into tiles of that size, blended over 64: `none`,
+            `decode` or `both`. At 480×832 tiles need a sixth of the memory and leave seams. FramePack's demo has them
+            both ways where less than 60 GB are free, else neither; by default they are not in what training learns.
         dtype: of the network's arithmetic. Norms, and all that happens outside the network, stay in float32.
 
     Raises:
@@ -69,13 +71,14 @@ class HunyuanVaeCodec:
     seed: int = 0
     segment_frames: int = 9
     window: int = 18
-    spatial_tiles: bool = True
+    spatial_tiles: str = "decode"
     dtype: str = "float32"
 
     def __post_init__(self):
         if not self.weights:
             raise InputError(f"codec 'hunyuan_vae' needs weights: {REMEDY}")
-        for field, choices in (("posterior", get_args(PosteriorUse)), ("dtype", get_args(Precision))):
+        literals = {"posterior": PosteriorUse, "spatial_tiles": SpatialTiles, "dtype": Precision}
+        for field, choices in ((name, get_args(literal)) for name, literal in literals.items()):
             if getattr(self, field) not in choices:
                 raise InputError(
                     f"codec 'hunyuan_vae' has {field} = {getattr(self, field)!r}: use one of {', '.join(choices)}"
@@ -207,14 +210,14 @@ class HunyuanVaeCodec:
         return latents * np.float32(self.sizes.scaling_factor)
 
     def _tiles(self, tiles: Callable[[Network, Tiling], TileStream], method: str) -> TileStream:
-        """The network's `method` on tiles along time."""
+        """The network's `method` on tiles along time, and in space where asked."""
         network = _compiled(self.sizes, self.dtype, method)
 
         def run(x: np.ndarray) -> np.ndarray:
             params = _parameters(self.weights, self.sizes)
             return np.concatenate([np.asarray(network(params, video[None])) for video in x])
 
-        return tiles(run, Tiling(spatial=self.spatial_tiles))
+        return tiles(run, Tiling(spatial=self.spatial_tiles in (method, "both")))
 
 
 def soft_append(before: np.ndarray, after: np.ndarray) -> np.ndarray:

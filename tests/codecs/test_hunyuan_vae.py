@@ -183,15 +183,23 @@ def test_videos_of_a_batch_do_not_meet(codec):
 
 
 def test_tiles_in_space(folder):
-    """Above 256 pixels: the rows that no other tile touches are those of the first tile alone."""
-    video = reference_vae.video(1, 264, 8)
-    plain, tiled = (HunyuanVaeCodec(weights=str(folder), spatial_tiles=tiles) for tiles in (False, True))
-    assert HunyuanVaeCodec(weights=str(folder)) == tiled
-    for tiles, codec in ((False, plain), (True, tiled)):
-        assert ClipsData(path="", vae=str(folder), vae_tiles=tiles).codec() == codec
-    rows = tiled.encode(video)
+    """Above 256 pixels: the rows that no other tile touches are those of the first tile alone.
+
+    Unless asked, encoding has none, so that no network learns their seams.
+    """
+    video, x = reference_vae.video(1, 264, 8), reference_vae.latents(1, 33, 1) * SCALE
+    kinds = ("none", "decode", "both")
+    plain, default, tiled = (HunyuanVaeCodec(weights=str(folder), spatial_tiles=kind) for kind in kinds)
+    assert HunyuanVaeCodec(weights=str(folder)) == default == ClipsData(path="", vae=str(folder)).codec()
+    assert ClipsData(path="", vae=str(folder), vae_tiles="both").codec() == tiled
+    rows, seamless = tiled.encode(video), plain.encode(video)
     np.testing.assert_array_equal(rows[:, :, :24], plain.encode(video[:, :, :256])[:, :, :24])
-    assert rows.shape == (1, 1, 33, 1, 16) and np.abs(rows - plain.encode(video)).max() > 1e-4
+    assert rows.shape == (1, 1, 33, 1, 16) and np.abs(rows - seamless).max() > 1e-4
+    np.testing.assert_array_equal(default.encode(video), seamless)
+    pixels = tiled.decode(x)
+    np.testing.assert_array_equal(pixels[:, :, :192], plain.decode(x[:, :, :32])[:, :, :192])
+    assert pixels.shape == (1, 1, 264, 8, 3) and np.abs(pixels - plain.decode(x)).max() > 1e-4
+    np.testing.assert_array_equal(default.decode(x), pixels)
 
 
 def test_the_scale_is_the_weights_own(codec):
@@ -220,6 +228,7 @@ def test_a_spec_needs_no_weights_until_they_are_used(tmp_path):
         ({"weights": ""}, "needs weights: give the folder"),
         ({"posterior": "mode"}, "posterior = 'mode': use one of mean, sample"),
         ({"dtype": "float16"}, "float32, bfloat16"),
+        ({"spatial_tiles": True}, "spatial_tiles = True: use one of none, decode, both"),
         ({"window": 9}, "a window longer than that"),
         ({"segment_frames": 0}, "at least one segment frame"),
         ({"architecture": {"groups": 0}}, "codec.architecture.*at least 1"),
