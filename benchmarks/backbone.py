@@ -25,9 +25,8 @@ import jax.numpy as jnp
 
 from benchmarks.measuring import check_memory, compiled, peak_bytes, planned_bytes, timed
 from benchmarks.precision import differences, first_layers, judged, part_program
-from benchmarks.provenance import provenance
 from benchmarks.random_network import Inputs, input_tokens, random_inputs, random_params
-from mpjax import config, experiment
+from mpjax import config, experiment, provenance
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment
 from mpjax.models.flops import velocity_flops
@@ -121,8 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"benchmarks.backbone: {error}", file=sys.stderr)
         return 2
-    description = provenance("benchmarks.backbone", arguments, jax.devices()[0])
-    args.out.write_text(json.dumps({**description, "seed": args.seed, **result}, indent=2) + "\n")
+    description = {
+        "command": " ".join(["python", "-m", "benchmarks.backbone", *arguments]),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+        "runtime": jax.devices()[0].client.platform_version,
+        "seed": args.seed,
+    }
+    args.out.write_text(json.dumps(description | result, indent=2) + "\n")
     print(f"{args.out}: {'passed' if result['passed'] else 'FAILED'}")
     return 0 if result["passed"] else 1
 

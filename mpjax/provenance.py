@@ -10,11 +10,16 @@ import jax
 
 
 def commit() -> str | None:
-    """The commit of the source tree, with a + where it was changed; None outside a git checkout."""
+    """The commit of the source tree, with a + where its files were changed (new ones do not count: results are such).
+
+    None outside a git checkout.
+    """
     root = Path(__file__).parent.parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

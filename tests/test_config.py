@@ -240,6 +240,10 @@ def test_an_override_of_an_element_leaves_the_others(tmp_path):
         ("--config.model.memory.heads=3", r"config\.model\.memory\.heads is 3"),
         ("--config.model.memory.window=6", r"config\.model\.memory\.window is 6"),
         ("--config.model.encoders=None", r"config\.model\.encoders is None"),
+        (
+            "--config.model.framepack.rope_layout=framepack_f0",
+            r"config\.model\.framepack\.rope_layout is 'framepack_f0', which only generates",
+        ),
     ],
 )
 def test_overrides_are_checked(override, said):

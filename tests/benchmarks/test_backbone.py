@@ -37,7 +37,7 @@ def test_the_command_writes_what_it_measured(tmp_path, capsys):
     found = json.loads(out.read_text())
     arch = experiment.load(SMOKE, ["--config.model.dual_blocks=2"]).model
     assert found["command"] == "python -m benchmarks.backbone " + " ".join(arguments) and found["seed"] == 3
-    assert found["device"]["platform"] == "cpu" and found["versions"]["jax"] == jax.__version__
+    assert found["machine"]["device"] == "cpu" and found["versions"]["jax"] == jax.__version__
     assert found["weights_bytes"] == 2 * found["parameters"] and found["latents"] == [9, 4, 6, 16]
     step, flops = found["step"], velocity_flops(arch, input_tokens(arch, SIZE))
     assert step["flops"] == {**flops, "total": sum(flops.values())} and step["finite"]
