@@ -12,9 +12,7 @@ import orbax.checkpoint as ocp
 
 ROOT = Path(__file__).parents[2]
 DRIVER = Path(__file__).with_name("interrupted_run.py")
-FLAGS = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-)
+FLAGS = os.environ["XLA_FLAGS"]  # as tests/conftest.py sets them
 
 # Two stages over 10 updates, saved every 3 and at each stage's end: 3, 6, 9 (between two sights of a batch), 10.
 CONFIG = '''
