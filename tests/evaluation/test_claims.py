@@ -90,11 +90,28 @@ def test_memory_is_undecided_without_enough_data():
     assert memory_verdict(near).parts[1].verdict == UNDECIDED  # up to gap 8 only: four windows
 
 
+@pytest.mark.parametrize(("rate", "place"), [(CHANCE, "reset"), (0.9, "reset"), (0.9, "r2"), (0.1, "r2")])
+def test_controls_and_slots_say_nothing_with_few_seeds_or_clips(rate, place):
+    def verdict(seeds, clips):
+        cells = memory_cells()
+        if place == "r2":
+            cells["r2"] = {seed: {"recall": {"recall": recall_report(0.9, rate, clips)}} for seed in range(seeds)}
+        for seed in range(3):
+            if place == "reset":
+                del cells["memory"][seed]["recall"]["reset"]
+                if seed < seeds:
+                    cells["memory"][seed]["recall"]["reset"] = recall_report(0.9, rate, clips)
+        return next(part.verdict for part in memory_verdict(cells).parts if place in part.text)
+
+    assert verdict(3, CLIPS) == (CONFIRMED if (rate, place) in ((CHANCE, "reset"), (0.9, "r2")) else REFUTED)
+    assert verdict(2, CLIPS) == verdict(3, CLIPS - 16) == UNDECIDED
+
+
 TEACHER = {"slope": 1.0, "early": 0.1, "gap": 0.3, "dead": 0.05, "loss": 0.2}
 BETTER = {"slope": 0.5, "early": 0.1, "gap": 0.1, "dead": 0.05, "loss": 0.2}
 
 
-def drift_cells(arm, seeds=5, noise=0.01, seconds=60.0):
+def drift_cells(arm, seeds=5, noise=0.01, seconds=60.0, clips=52):
     rng = np.random.default_rng(0)
     cells = {}
     for name, numbers in (("teacher", TEACHER), ("arm", arm)):
@@ -107,6 +124,7 @@ def drift_cells(arm, seeds=5, noise=0.01, seconds=60.0):
                 "exposure_gap": [{"mean": 0.0}, {"mean": gap}],
                 "motion": {"dead_motion": {"mean": dead}},
                 "survival": {"horizon_seconds": seconds},
+                "clips": clips,
             }
             cells[name][seed] = {"drift": {"drift": report}, "held_out_loss": loss}
     return cells
@@ -139,7 +157,9 @@ def test_one_violated_part_refutes_a_forcing(changes, said):
 
 
 def test_a_forcing_is_undecided_with_few_seeds_a_short_rollout_or_much_noise():
-    for cells in (drift_cells(BETTER, seeds=4), drift_cells(BETTER, seconds=30.0), drift_cells(BETTER, noise=0.4)):
+    few = drift_cells(BETTER, clips=51)  # 255 in all
+    short, noisy = drift_cells(BETTER, seconds=30.0), drift_cells(BETTER, noise=0.4)
+    for cells in (drift_cells(BETTER, seeds=4, clips=64), few, short, noisy):
         assert claims.drift_claim(cells, arm="arm", teacher="teacher").verdict == UNDECIDED
     assert claims.drift_claim({}, arm="arm", teacher="teacher").verdict == UNDECIDED
 
@@ -171,6 +191,9 @@ def test_cost_of_arms_without_more_forwards():
     assert claims.cost_claim(measured | {"residual": times(1.2)}, literal="direct").verdict == REFUTED
     assert claims.cost_claim(measured | {"direct": times(1.05)}, literal="direct").verdict == UNDECIDED
     assert claims.cost_claim({}, literal="direct").verdict == UNDECIDED
+    # A literal arm that pays for more forward passes is not left out.
+    dear = {"direct": times(2.0, forwards=6.0), "residual": times(1.0)}
+    assert claims.cost_claim(dear, literal="direct").verdict == REFUTED
 
 
 def curves(direct, student, seeds=5):
