@@ -146,6 +146,11 @@ def _check_folders(ablation: Ablation, cells: list[Cell], run: Path) -> None:
         raise InputError(f"{run} is a file: give --run a folder")
     for cell in cells:
         path = cell.folder(run) / "run.json"
+        if path.is_file() and cell.init is not None and not (cell.init.folder(run) / "run.json").is_file():
+            raise InputError(
+                f"{path.parent} started from {cell.init.folder(run)}, which is gone: remove it too, or give another "
+                "--run"
+            )
         budgeted = _budgeted(ablation, cell, run)
         if path.is_file() and budgeted is not None:
             mark = json.loads(path.read_text()).get("fingerprint")

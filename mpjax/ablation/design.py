@@ -91,8 +91,8 @@ class DriftEvaluation:
     arms: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.segments < 1 or self.given < 0 or self.clips < 1:
-            raise InputError("segments and clips must be at least 1 and given at least 0")
+        if min(self.segments, self.given, self.clips) < 1:
+            raise InputError("segments, given and clips must be at least 1")
 
 
 Evaluation = RecallEvaluation | DriftEvaluation
@@ -173,6 +173,32 @@ class Ablation:
         for arm in self.arms:
             if arm.init and self.arm(arm.init).init:
                 raise InputError(f"arm {arm.name} starts from {arm.init}, which starts from another: use one level")
+        self._check_claims()
+
+    def _check_claims(self) -> None:
+        """What the claims will read must be measured; to find out after the last cell would be late."""
+        needed: list[tuple[str, Evaluation, list[str]]] = []
+        if (memory := self.memory_claim) is not None:
+            if self.main_recall is None:
+                raise InputError("memory_claim needs a recall evaluation without control: add one to recall")
+            needed.append(("memory_claim", self.main_recall, [memory.memory, memory.none]))
+        if (forcing := self.forcing_claim) is not None:
+            students = [name for name, _ in forcing.students]
+            compared = [self.reference, forcing.literal, *students, *([forcing.recipe] if forcing.recipe else [])]
+            needed += [("forcing_claim", drift, compared) for drift in self.drift]
+            for name in [forcing.literal, *students] if students else []:
+                if not self.arm(name).curve:
+                    raise InputError(f"forcing_claim.students needs the curve of arm {name}: set its curve to True")
+        for claim, evaluation, names in needed:
+            for name in names:
+                if not self.measures(evaluation, self.arm(name)):
+                    raise InputError(f"{claim} needs evaluation {evaluation.name} of arm {name}: add it to its arms")
+
+    @property
+    def main_recall(self) -> RecallEvaluation | None:
+        """The recall evaluation that the memory claim is about: the first one without control."""
+        plain = (recall for recall in self.recall if recall.control == NoControl() and not recall.expects)
+        return next(plain, None)
 
     @property
     def every_evaluation(self) -> tuple[Evaluation, ...]:

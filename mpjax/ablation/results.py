@@ -52,10 +52,15 @@ def decide(ablation: Ablation, results: Sequence[dict], step_times: dict[str, di
             for arm in ablation.arms
             if ablation.measures(evaluation, arm)
         ]
-        main = next(evaluation.name for evaluation in ablation.recall if not evaluation.expects)
+        assert ablation.main_recall is not None  # a design without it is refused
         decided.append(
             claims.memory_claim(
-                cells, memory=memory.memory, none=memory.none, evaluation=main, slots=memory.slots, controls=controls
+                cells,
+                memory=memory.memory,
+                none=memory.none,
+                evaluation=ablation.main_recall.name,
+                slots=memory.slots,
+                controls=controls,
             )
         )
     if (forcing := ablation.forcing_claim) is not None:

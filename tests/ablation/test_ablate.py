@@ -11,7 +11,9 @@ from mpjax.__main__ import main
 from mpjax.ablation import command
 from mpjax.ablation.cells import make_cell
 from mpjax.ablation.command import ablate
+from mpjax.ablation.measure import write_json
 from mpjax.errors import InputError
+from mpjax.experiment import fingerprint
 from tests.ablation.designs import design, leave_result, stage, times
 
 
@@ -86,7 +88,17 @@ def test_a_mistake_in_the_last_arm_is_found_before_the_first_runs(ran, tmp_path)
     (foreign / "run.json").write_text('{"fingerprint": "other"}')
     with pytest.raises(InputError, match="student/seed_1 belongs to another experiment"):
         quietly(design(), tmp_path)
+    (foreign / "run.json").unlink()
+    # The base was made anew: what went on from the old one must not pass for its.
+    ablation = design()
+    stale = tmp_path / "run" / "direct" / "seed_1" / "run.json"
+    write_json(stale, {"fingerprint": fingerprint(make_cell(ablation, ablation.arm("direct"), 1).experiment)})
+    with pytest.raises(InputError, match=r"direct/seed_1 started from .*base/seed_1, which is gone: remove it too"):
+        quietly(ablation, tmp_path)
     assert ran == [] and not (tmp_path / "out").exists()
+    base = make_cell(ablation, ablation.arm("base"), 1)
+    write_json(base.folder(tmp_path / "run") / "run.json", {"fingerprint": fingerprint(base.experiment)})
+    assert quietly(ablation, tmp_path)
 
 
 def test_what_only_a_network_can_tell_is_found_too(tmp_path):

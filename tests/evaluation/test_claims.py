@@ -164,6 +164,13 @@ def test_a_forcing_is_undecided_with_few_seeds_a_short_rollout_or_much_noise():
     assert claims.drift_claim({}, arm="arm", teacher="teacher").verdict == UNDECIDED
 
 
+def test_a_loss_that_was_not_measured_decides_nothing():
+    cells = drift_cells(BETTER)
+    cells["arm"][3]["held_out_loss"] = None
+    claim = claims.drift_claim(cells, arm="arm", teacher="teacher")
+    assert claim.verdict == UNDECIDED and "validate_every" in claim.parts[-1].note
+
+
 def test_a_slope_below_zero_is_decided_by_differences():
     claim = claims.drift_claim(drift_cells(BETTER | {"slope": -0.1}), arm="arm", teacher="teacher")
     slope = claim.parts[1]
