@@ -107,7 +107,7 @@ def _recall(cell: Cell, params: dict, evaluation: RecallEvaluation, world: World
     ).report
 
 
-def _drift(cell: Cell, params: dict, evaluation: DriftEvaluation, world: World) -> dict:
+def _drift(cell: Cell, params: dict, evaluation: DriftEvaluation, world: World, *, true_history: bool = True) -> dict:
     trained = cell.experiment
     return evaluate_drift(
         Denoiser(trained.model, trained.guidance),
@@ -119,6 +119,7 @@ def _drift(cell: Cell, params: dict, evaluation: DriftEvaluation, world: World) 
         clips=evaluation.clips,
         seed=evaluation.seed + cell.seed,
         classifier_free=trained.classifier_free,
+        true_history=true_history,
     ).report
 
 
@@ -126,7 +127,7 @@ def _curve(cell: Cell, folder: Path, evaluation: DriftEvaluation, world: World) 
     """Slope of the RMS error at every kept checkpoint."""
     rows = []
     for step in steps_of(folder):
-        report = _drift(cell, load_run(folder, step).params, evaluation, world)
+        report = _drift(cell, load_run(folder, step).params, evaluation, world, true_history=False)
         rows.append({"update": step, "slope": report["error"]["slope"]["per_minute"]})
     return rows
 

@@ -7,7 +7,7 @@ Every result is plain JSON; intervals are 95 % percentile bootstraps over clips 
 import numpy as np
 
 from mpjax.errors import InputError
-from mpjax.evaluation.statistics import mean_interval, theil_sen_interval
+from mpjax.evaluation.statistics import mean_interval, mean_intervals, theil_sen_interval
 
 DEAD_SPEED = 0.25
 """Below this part of the prompted speed a segment counts as dead."""
@@ -218,17 +218,12 @@ def motion(positions: np.ndarray, truth: np.ndarray, *, segment_frames: int, see
     }
 
 
-def seam_error(frames: np.ndarray, *, segment_frames: int, seed: int = 0) -> dict:
-    """Jump at the joins of segments against the jump inside them.
+def seam_jumps(frames: np.ndarray, *, segment_frames: int) -> np.ndarray:
+    """Mean squared difference of consecutive frames at the joins of segments and inside them, float64 `[n, 2]`.
 
     Args:
         frames: `[n, t, h, w, 3]`, beginning with a segment.
         segment_frames: f, 2 or more; t > f.
-        seed: of the bootstrap.
-
-    Returns:
-        {joins: {mean, ci95}, inside: {mean, ci95}, ratio}: mean squared difference of consecutive frames; the ratio of
-        the two means is 1 without a seam, None where nothing changes inside.
 
     Raises:
         InputError: the shape is wrong, or there is no join or no inside.
@@ -241,7 +236,21 @@ def seam_error(frames: np.ndarray, *, segment_frames: int, seed: int = 0) -> dic
         )
     jump = (np.diff(frames, axis=1) ** 2).mean(axis=(2, 3, 4))
     join = np.arange(1, frames.shape[1]) % segment_frames == 0
-    joins, inside = jump[:, join].mean(axis=1), jump[:, ~join].mean(axis=1)
+    return np.stack([jump[:, join].mean(axis=1), jump[:, ~join].mean(axis=1)], axis=1)
+
+
+def seam_report(jumps: np.ndarray, *, seed: int = 0) -> dict:
+    """Jump at the joins of segments against the jump inside them.
+
+    Args:
+        jumps: `[n, 2]`, of `seam_jumps`.
+        seed: of the bootstrap.
+
+    Returns:
+        {joins: {mean, ci95}, inside: {mean, ci95}, ratio}: the ratio of the two means is 1 without a seam, None where
+        nothing changes inside.
+    """
+    joins, inside = jumps.T
     ratio = float(joins.mean() / inside.mean()) if inside.mean() > 0 else None
     return {"joins": _mean(joins, seed), "inside": _mean(inside, seed), "ratio": ratio}
 
@@ -325,4 +334,7 @@ def by_segment(values: np.ndarray, segment_frames: int, seed: int) -> list[dict]
         InputError: t is no multiple of the frames of a segment.
     """
     means = values.reshape(len(values), _segments(values, segment_frames), -1).mean(axis=2)
-    return [{"segment": segment, **_mean(means[:, segment], seed)} for segment in range(means.shape[1])]
+    return [
+        {"segment": segment, "mean": mean, "ci95": [low, high]}
+        for segment, (mean, low, high) in enumerate(mean_intervals(means, seed=seed))
+    ]

@@ -132,9 +132,18 @@ def mean_interval(
     Raises:
         InputError: no clip, or a confidence outside (0, 1).
     """
-    column = _check_rows(np.asarray(values, float).reshape(-1, 1))
-    low, high = _percentiles(_resampled_means(column, resamples, seed)[:, 0], confidence)
-    return float(column.mean()), low, high
+    column = np.asarray(values, float).reshape(-1, 1)
+    return mean_intervals(column, confidence=confidence, resamples=resamples, seed=seed)[0]
+
+
+def mean_intervals(
+    values: np.ndarray, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> list[tuple[float, float, float]]:
+    """`mean_interval` of each column of `[n, k]`, from the same resamples of the clips."""
+    values = _check_rows(values)
+    samples = _resampled_means(values, resamples, seed)
+    ends = (_percentiles(column, confidence) for column in samples.T)
+    return [(float(mean), low, high) for mean, (low, high) in zip(values.mean(axis=0), ends, strict=True)]
 
 
 def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -17,7 +17,8 @@ from mpjax.evaluation.drift_metrics import (
     manifold_error,
     motion,
     psnr,
-    seam_error,
+    seam_jumps,
+    seam_report,
     start_end_contrast,
     survival_time,
 )
@@ -115,11 +116,11 @@ def test_motion_by_hand():
 def test_seam_by_hand():
     level = np.asarray([0, 1, 2, 3, 7, 8, 9, 10, 14, 15.0])
     frames = np.broadcast_to(level[None, :, None, None, None], (2, 10, 4, 4, 3))
-    told = seam_error(frames, segment_frames=4)
+    told = seam_report(seam_jumps(frames, segment_frames=4))
     assert (told["joins"]["mean"], told["inside"]["mean"], told["ratio"]) == (16, 1, 16)
-    assert seam_error(frames * 0, segment_frames=4)["ratio"] is None
+    assert seam_report(seam_jumps(frames * 0, segment_frames=4))["ratio"] is None
     with pytest.raises(InputError, match="segment_frames"):
-        seam_error(frames, segment_frames=10)
+        seam_jumps(frames, segment_frames=10)
 
 
 def test_true_frames_do_not_drift_and_injected_drift_is_measured():

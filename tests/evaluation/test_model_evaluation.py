@@ -105,6 +105,23 @@ def test_a_perfect_copy_does_not_drift_and_a_biased_one_does_by_its_bias():
     assert jax.tree.all(jax.tree.map(lambda x: not isinstance(x, np.ndarray), biased))
 
 
+def test_drift_in_parts_is_drift_at_once_and_can_leave_the_true_history_out(monkeypatch):
+    args = (Repeats(ARCHITECTURE), SAMPLER, params(0.05), World(scene="D1"))
+
+    def measured(**more):
+        return evaluate_drift(*args, segments=3, clips=5, **more)
+
+    whole = measured()  # what it draws does not depend on the noise
+    monkeypatch.setattr("mpjax.evaluation.recall.CHUNK", 2)
+    parts = measured()
+    numbers = [[x for x in jax.tree.leaves(r.report) if not isinstance(x, str)] for r in (whole, parts)]
+    np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(whole.generated, parts.generated, atol=1e-5)
+    alone = measured(true_history=False).report
+    assert alone.pop("exposure_gap") is None and parts.report.pop("exposure_gap")
+    assert alone == parts.report
+
+
 @dataclasses.dataclass(frozen=True)
 class Vanished(Repeats):
     """Draws the empty background, which the reference frame shows."""

@@ -6,6 +6,7 @@ from mpjax.errors import InputError
 from mpjax.evaluation.statistics import (
     bonferroni_confidence,
     mean_interval,
+    mean_intervals,
     newcombe_interval,
     paired_ratio_interval,
     seed_interval,
@@ -88,6 +89,9 @@ def test_mean_interval_against_the_normal_form():
     wide = mean_interval(values, resamples=2000, confidence=0.99)
     assert wide[2] - wide[1] == pytest.approx((high - low) * 2.576 / 1.96, rel=0.12)
     assert mean_interval(np.full(5, 3.0)) == (3, 3, 3)
+    table = np.stack([values, values**2, -values], axis=1)
+    each = [mean_interval(column, resamples=200, seed=3) for column in table.T]
+    np.testing.assert_allclose(mean_intervals(table, resamples=200, seed=3), each, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
