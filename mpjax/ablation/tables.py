@@ -40,9 +40,9 @@ def summary(ablation: Ablation, rows: Sequence[Row], step_times: dict[str, dict]
         parts += [f"## Recall: {recall.name}", _table(rows, names, recall.name, columns)]
     for drift in ablation.drift:
         note = (
-            "Error: RMS difference to the nearest valid frame, its slope a minute; early and late: the first and last "
-            "four generated segments. Gap: R on own history minus R on true history, in the last segment. Δ: first "
-            "against last 15 % of the frames."
+            "Error: RMS difference to the nearest frame with the clip's own toy, its slope a minute; early and late: "
+            "the first and last four generated segments. Gap: error on own history minus error on true history, in "
+            "the last segment. Δ: first against last 15 % of the frames."
         )
         parts += [f"## Drift: {drift.name}", note, _table(rows, names, drift.name, DRIFT_COLUMNS)]
     parts += ["## Cost", _cost(rows, names, step_times, ablation.reference)]

@@ -10,7 +10,7 @@ import numpy as np
 from mpjax.data.batch import Batch
 from mpjax.data.recallworld.batches import collect
 from mpjax.data.recallworld.clips import Clip, sample_clip
-from mpjax.data.recallworld.decode import decode_exposure, decode_toys, off_manifold
+from mpjax.data.recallworld.decode import decode_exposure, decode_toys, off_manifold, off_manifold_of_toy
 from mpjax.data.recallworld.render import render_background
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
@@ -132,12 +132,14 @@ class _Rollouts:
 
     Attributes:
         off_manifold: R.
-        true_history: R on true history; of no frame without.
+        own_toy: R where only the clip's own toy is valid.
+        true_history: the same on true history; of no frame without.
         gain, psnr, identity, position: see `drift_report` and `motion`.
         jumps: of `seam_jumps`.
     """
 
     off_manifold: np.ndarray
+    own_toy: np.ndarray
     true_history: np.ndarray
     gain: np.ndarray
     psnr: np.ndarray
@@ -154,12 +156,14 @@ def _measure(
     background = render_background(world, states)[:, -t:].reshape(-1, *size)
     flat = frames.reshape(-1, *size)
     toys = decode_toys(world, flat, background)
+    own = np.repeat([state.identities[0] for state in states], t)
     gain, _ = decode_exposure(flat, background)
     energy = np.zeros((n, 0))
     if on_true is not None:
-        energy = off_manifold(world, on_true.reshape(-1, *size), background).reshape(n, t)
+        energy = off_manifold_of_toy(world, on_true.reshape(-1, *size), background, own).reshape(n, t)
     return _Rollouts(
         off_manifold=off_manifold(world, flat, background).reshape(n, t),
+        own_toy=off_manifold_of_toy(world, flat, background, own).reshape(n, t),
         true_history=energy,
         gain=gain.reshape(n, t, 3),
         psnr=psnr(frames, truth),
@@ -177,6 +181,7 @@ def _report(world: World, states: list[Clip], parts: list[_Rollouts], given: int
     first = 1 + given * world.segment_frames
     report = drift_report(
         off_manifold=rows["off_manifold"],
+        own_toy=rows["own_toy"],
         gain=rows["gain"],
         psnr=rows["psnr"],
         decoded=rows["identity"],

@@ -80,11 +80,12 @@ def start_end_contrast(values: np.ndarray, *, fraction: float = 0.15, seed: int 
     return {"mean": mean, "ci95": [low, high], "fraction": fraction}
 
 
-def manifold_error(off_manifold: np.ndarray, *, fps: float, segment_frames: int, seed: int = 0) -> dict:
-    """The RMS error of a frame to the nearest valid one, sqrt(R), and how it grows.
+def manifold_error(own_toy: np.ndarray, *, fps: float, segment_frames: int, seed: int = 0) -> dict:
+    """The RMS error of a frame to the nearest valid one of its clip, and how it grows.
 
     Args:
-        off_manifold: R, `[n, t]`, from the first generated frame on.
+        own_toy: mean squared difference to the nearest frame that shows the clip's own toy
+            (`decode.off_manifold_of_toy`), `[n, t]`, from the first generated frame on.
         fps: frames a second.
         segment_frames: f; t is a multiple of it.
         seed: of the bootstrap.
@@ -96,7 +97,7 @@ def manifold_error(off_manifold: np.ndarray, *, fps: float, segment_frames: int,
     Raises:
         InputError: the shape is wrong, or t is no multiple of f.
     """
-    error = np.sqrt(_curves(off_manifold))
+    error = np.sqrt(_curves(own_toy))
     segments = _segments(error, segment_frames)
     window = min(WINDOW_SEGMENTS, segments)
     frames = window * segment_frames
@@ -258,6 +259,7 @@ def seam_report(jumps: np.ndarray, *, seed: int = 0) -> dict:
 def drift_report(
     *,
     off_manifold: np.ndarray,
+    own_toy: np.ndarray,
     gain: np.ndarray,
     psnr: np.ndarray,
     decoded: np.ndarray,
@@ -272,12 +274,13 @@ def drift_report(
 
     Args:
         off_manifold: R, `[n, t]`.
+        own_toy: as for `manifold_error`.
         gain: exposure gain, `[n, t, 3]`.
         psnr: against the truth, `[n, t]`.
         decoded, identities: as for `accuracy_over_time`.
         fps, segment_frames: of the world.
         threshold: tau of the survival time.
-        true_history: R of the same clips on true history, `[n, t]`.
+        true_history: as `own_toy`, of the same clips on true history, `[n, t]`.
         seed: of the bootstrap.
 
     Returns:
@@ -290,10 +293,11 @@ def drift_report(
     values = _curves(off_manifold)
     gap = None
     if true_history is not None:
-        gap = exposure_gap(values, true_history, segment_frames=segment_frames, seed=seed)
+        errors = np.sqrt(_curves(own_toy)), np.sqrt(_curves(true_history))
+        gap = exposure_gap(*errors, segment_frames=segment_frames, seed=seed)
     return {
         "slope": drift_slope(values, fps=fps, seed=seed),
-        "error": manifold_error(values, fps=fps, segment_frames=segment_frames, seed=seed),
+        "error": manifold_error(own_toy, fps=fps, segment_frames=segment_frames, seed=seed),
         "contrast": {
             "off_manifold": start_end_contrast(values, seed=seed),
             "gain": start_end_contrast(gain, seed=seed),

@@ -213,7 +213,8 @@ def _drift(drift: dict, *, illustration: bool) -> str:
     note = (
         "R is the mean squared difference of a frame to the nearest frame that RecallWorld could show, in units of the "
         f"data range [−1, 1]; 0 is a perfect frame, and a clip survives while R is at most {threshold}. The exposure "
-        "gap is R on own history minus R on true history; speed is that of the ball over the prompted one. "
+        "gap is the RMS difference to frames with the clip's own toy, on own history minus on true history; speed is "
+        "that of the ball over the prompted one. "
         "Brackets and bands are 95 % bootstrap intervals over clips."
     )
     mark = ' <span class="mark">illustration</span>' if illustration else ""

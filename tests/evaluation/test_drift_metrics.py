@@ -5,7 +5,13 @@ import pytest
 from scipy import stats
 
 from mpjax.data.recallworld.clips import sample_clip
-from mpjax.data.recallworld.decode import background_mask, decode_exposure, decode_toys, off_manifold
+from mpjax.data.recallworld.decode import (
+    background_mask,
+    decode_exposure,
+    decode_toys,
+    off_manifold,
+    off_manifold_of_toy,
+)
 from mpjax.data.recallworld.render import render, render_background
 from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
@@ -130,6 +136,7 @@ def test_true_frames_do_not_drift_and_injected_drift_is_measured():
     n, t = video.shape[:2]
     rng = np.random.default_rng(2)
     grow = np.linspace(0, 0.3, t)[:, None, None, None]
+    toys = np.repeat([clip.identities[0] for clip in clips], t)
     drifted = video * (1 + grow) + rng.normal(0, 0.02, video.shape)
 
     def report(frames, **more):
@@ -137,6 +144,7 @@ def test_true_frames_do_not_drift_and_injected_drift_is_measured():
         gain, _ = decode_exposure(flat, behind, background_mask(world, flat, behind))
         return drift_report(
             off_manifold=off_manifold(world, flat, behind).reshape(n, t),
+            own_toy=off_manifold_of_toy(world, flat, behind, toys).reshape(n, t),
             gain=gain.reshape(n, t, 3),
             psnr=psnr(frames, video),
             decoded=decode_toys(world, flat, behind).identity.reshape(n, t, 1),
@@ -156,7 +164,15 @@ def test_true_frames_do_not_drift_and_injected_drift_is_measured():
     # Gain rises by .3 over the clip; between the means of the first and the last 15 % by .3 · (t - 9) / (t - 1).
     assert told["contrast"]["gain"]["mean"] == pytest.approx(0.3 * (t - 9) / (t - 1), abs=0.03)
     assert told["slope"]["ci95"][0] > 0 and told["survival"]["survived"] < 1
-    assert [row["mean"] for row in told["exposure_gap"]] == [row["mean"] for row in told["off_manifold_by_segment"]]
+    # Against no error on true history, the gap is the error itself.
+    assert told["exposure_gap"][-1]["mean"] == pytest.approx(told["error"]["late"]["mean"], rel=0.2)
+    assert told["exposure_gap"][0]["mean"] < told["error"]["late"]["mean"] / 4
+    # Frames of another clip's toy are valid ones, but not of this clip.
+    other = video[np.arange(n) - 1]
+    swapped = background + (other - background[np.arange(n) - 1])
+    strangers = [a.identities != b.identities for a, b in zip(clips, clips[-1:] + clips[:-1], strict=True)]
+    flat, behind = swapped.reshape(-1, 8, 8, 3), background.reshape(-1, 8, 8, 3)
+    assert off_manifold_of_toy(world, flat, behind, toys).reshape(n, t)[strangers].min() > 0.01
     positions = decode_toys(world, drifted.reshape(-1, 8, 8, 3), background.reshape(-1, 8, 8, 3)).position
     truth = np.stack([clip.positions[0, 1:] for clip in clips])
     assert motion(positions.reshape(n, t, 2), truth, segment_frames=4)["speed_ratio"]["mean"] == pytest.approx(1)

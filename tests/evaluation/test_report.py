@@ -41,6 +41,7 @@ def drift_of(rise, clips=8, frames=48):
     curve = 0.01 + rise * np.linspace(0, 1, frames) + 0.002 * np.arange(clips)[:, None]
     return drift_report(
         off_manifold=curve,
+        own_toy=curve,
         gain=np.ones((clips, frames, 3)),
         psnr=30 - curve,
         decoded=np.zeros((clips, frames), int),

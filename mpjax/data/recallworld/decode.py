@@ -170,6 +170,30 @@ def off_manifold(world: World, frames: np.ndarray, background: np.ndarray) -> np
     return nearest
 
 
+def off_manifold_of_toy(world: World, frames: np.ndarray, background: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """R where only one toy is known to be there: mean squared difference to the nearest frame that shows it.
+
+    R alone is low for a toy that has cleanly turned into another; this is not.
+
+    Args:
+        world: the world.
+        frames: `[n, H, W, 3]` in [-1, 1].
+        background: `[n, H, W, 3]`.
+        identity: the toy of each frame, int `[n]`.
+
+    Returns:
+        float64 `[n]`.
+
+    Raises:
+        InputError: the shapes do not fit the world.
+    """
+    nearest = np.empty(len(frames))
+    for chunk, toys, _, _ in distances(world, frames, background, manifold_step(world)):
+        own = np.take_along_axis(toys, identity[chunk, None, None], axis=-1)
+        nearest[chunk] = own.min(axis=(1, 2))
+    return nearest
+
+
 def background_mask(world: World, frames: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Pixels that no sprite of the nearest valid frame covers, bool `[n, H, W]`.
 
