@@ -36,7 +36,9 @@ def dataset(tmp_path_factory):
     codec = codecs.create("dct", time_factor=1, space_factor=1, channels=C, mean=MEAN, std=STD)
     description = {"format": FORMAT, "version": FORMAT_VERSION, "codec": codec.spec(), "fps": 12.0, "height": 2}
     splits = {"train": {"clips": len(LENGTHS)}, "validation": {"clips": 1}}
-    (path / DATASET_FILE).write_text(json.dumps(description | {"width": 3, "segment_frames": F, "splits": splits}))
+    (path / DATASET_FILE).write_text(
+        json.dumps(description | {"width": 3, "segment_frames": F, "max_segments": 3, "splits": splits})
+    )
     return open_dataset(path)
 
 

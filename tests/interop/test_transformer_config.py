@@ -37,7 +37,7 @@ def test_absent_keys_have_diffusers_defaults_which_are_the_13b():
         ("rope_axes_dim", [4, 12], r"rope_axes_dim is \[4, 12\]"),
         ("rope_theta", None, "rope_theta is None"),
         ("added_kv_proj_dim", 5120, "added_kv_proj_dim = 5120 is not known"),
-        ("num_layers", 0, "config.json: dual_blocks, single_blocks and refiner_blocks"),
+        ("num_layers", 0, "config.json: dual_blocks is 0"),
     ],
 )
 def test_what_the_network_cannot_do_is_named(key, value, message):
