@@ -8,6 +8,7 @@ several --weights, the runs are generated in turn, a segment each, so that they 
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def main() -> None:
     summaries = {run: summary(numbers) for run, numbers in found.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     report = {
+        "command": " ".join(["python", "-m", "benchmarks.memory_scaling", *sys.argv[1:]]),
         "first_segment": FIRST,
         "prompt": args.prompt,
         "commit": provenance.commit(),
