@@ -86,9 +86,14 @@ def memory_bytes(cell: Cell, params: dict) -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON at once or not at all; equal values give equal bytes."""
+    write_file(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file at once or not at all, and its folder where that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 

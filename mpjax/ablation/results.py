@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mpjax.ablation.design import Ablation
 from mpjax.ablation.figures import figures
-from mpjax.ablation.measure import write_json
+from mpjax.ablation.measure import write_file, write_json
 from mpjax.ablation.rows import as_csv, rows_of
 from mpjax.ablation.tables import summary
 from mpjax.evaluation import claims, verdict
@@ -21,18 +21,17 @@ def write_results(ablation: Ablation, results: Sequence[dict], step_times: dict[
         step_times: arm → `paired_step_times` over the reference.
         out: folder; files of the same names are replaced.
     """
-    out.mkdir(parents=True, exist_ok=True)
     order = [arm.name for arm in ablation.arms]
     results = sorted(results, key=lambda result: (order.index(result["arm"]), result["seed"]))
     rows = [row for result in results for row in rows_of(result)]
     decided = decide(ablation, results, step_times)
-    _write(out / "rows.csv", as_csv(rows))
+    write_file(out / "rows.csv", as_csv(rows))
     write_json(out / "cells.json", {"step_times": step_times, "cells": results})
-    _write(out / "summary.md", summary(ablation, rows, step_times))
+    write_file(out / "summary.md", summary(ablation, rows, step_times))
     for name, figure in figures(ablation, rows, results).items():
-        _write(out / f"{name}.png", png(figure))
+        write_file(out / f"{name}.png", png(figure))
     write_json(out / "claims.json", [verdict.as_json(claim) for claim in decided])
-    _write(out / "claims.md", verdict.as_markdown(decided))
+    write_file(out / "claims.md", verdict.as_markdown(decided))
     write_json(out / "provenance.json", provenance_of(ablation, results))
     lines = [f"{claim.key}: {claim.verdict}" for claim in decided]
     return [*lines, f"results: {out / 'summary.md'}"]
@@ -97,9 +96,3 @@ def provenance_of(ablation: Ablation, results: Sequence[dict]) -> dict:
                 values.append(result[name])
         found[plural] = values
     return {**found, "seeds": list(ablation.seeds), "cells": len(results), "reference": ablation.reference}
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
