@@ -30,6 +30,7 @@ No paper has it; it is nearest to Direct Forcing (Eq. 5) and to the error-recycl
 import dataclasses
 from typing import ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -132,33 +133,48 @@ class Residual(_Residual):
         return self._history(residual, x_1), residual
 
 
+class Sights(flax.struct.PyTreeNode):
+    """What a batch left at the update before.
+
+    Attributes:
+        residuals: r of every segment, `[b, s, f, h, w, c]`.
+        seen: bool `[b, s]`, there was such an update.
+    """
+
+    residuals: jax.Array
+    seen: jax.Array
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Echo(_Residual):
     """Residual forcing with a segment's own residual, from the update before on the same batch.
 
-    It lines up with x_1 however the picture moves. Each batch must be shown several updates in a row (`Stage.repeat`);
-    at first sight every r is 0 and the update is teacher forcing's. The r of the update before is also what history
-    receives; Eq. (5) gives that of the next. The carry is all residuals of a batch, `[b, s, f, h, w, c]`.
+    Each batch must be shown several updates in a row (`Stage.repeat`). The first is Direct Forcing: history receives
+    x̃_1, so that r_n is what the model makes of a history with the errors r_1, …, r_{n−1}. The next plays that chain
+    again: history receives x_1 + r of the update before, and the error in x_t is the one that this very history led to.
+    It lines up with x_1 however the picture moves. Eq. (5) gives the residuals of the update that follows.
     """
 
     kind: ClassVar[str] = "echo"
     least_repeat: ClassVar[int] = 2
 
-    def init(self, shape: tuple[int, ...]) -> Carry:
-        """No residual yet."""
-        return jnp.zeros(shape)
+    def init(self, shape: tuple[int, ...]) -> Sights:
+        """Nothing seen yet."""
+        return Sights(residuals=jnp.zeros(shape), seen=jnp.zeros(shape[:2], bool))
 
     def inputs(
-        self, carry: Carry, context: ForcingContext, x_1: jax.Array, t: jax.Array, noise: jax.Array
+        self, carry: Sights, context: ForcingContext, x_1: jax.Array, t: jax.Array, noise: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Eqs. (1) and (3)."""
-        return self._inputs(self._before(carry[:, context.index], context), x_1, t, noise)
+        return self._inputs(self._before(carry.residuals[:, context.index], context), x_1, t, noise)
 
     def history(
-        self, carry: Carry, context: ForcingContext, x_1: jax.Array, x_t: jax.Array, v: jax.Array, t: jax.Array
-    ) -> tuple[jax.Array, Carry]:
-        """x_1 + r of the update before, and Eq. (5), detached."""
-        own = carry[:, context.index]
+        self, carry: Sights, context: ForcingContext, x_1: jax.Array, x_t: jax.Array, v: jax.Array, t: jax.Array
+    ) -> tuple[jax.Array, Sights]:
+        """x̃_1 at first sight, then x_1 + r of the update before; and Eq. (5), detached."""
+        n = context.index
+        own = carry.residuals[:, n]
         x = jax.lax.stop_gradient(one_step_estimate(x_t, v, t))
-        following = carry.at[:, context.index].set(self._next(x - x_1, self._before(own, context), context))
-        return self._history(own, x_1), following
+        following = self._next(x - x_1, self._before(own, context), context)
+        drawn = self._history(jnp.where(expand(carry.seen[:, n], own), own, following), x_1)
+        return drawn, Sights(residuals=carry.residuals.at[:, n].set(following), seen=carry.seen.at[:, n].set(True))

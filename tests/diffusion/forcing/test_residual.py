@@ -7,6 +7,7 @@ import pytest
 
 from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Echo, Residual, SeparateTime
+from mpjax.diffusion.forcing.residual import Sights
 from mpjax.errors import InputError
 from tests.diffusion.forcing.cases import NOISE, SHAPE, X_T, T, V, X, assert_detached, context, f64, wide
 
@@ -20,7 +21,9 @@ TIMES = [jnp.asarray(t, jnp.float32) for t in ((0.3, 0.9), (0.97, 0.5), (0.6, 0.
 
 def carry_of(arm, residual=R):
     """A carry with this residual in front of segment 1."""
-    return residual if isinstance(arm, Residual) else jnp.stack([0 * R, residual, 0 * R], 1)
+    if isinstance(arm, Residual):
+        return residual
+    return Sights(residuals=jnp.stack([0 * R, residual, 0 * R], 1), seen=jnp.ones((len(R), 3), bool))
 
 
 @pytest.mark.parametrize("arm", [Residual(scale=1.5), Echo(scale=1.5)], ids=lambda arm: arm.kind)
@@ -82,12 +85,14 @@ def test_a_chain_by_hand(fields):
             np.testing.assert_allclose(got, value, atol=2e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"entry": False}, {"carry_over": 0.5}, {"in_input": False}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{}, {"entry": False}, {"carry_over": 0.5}, {"in_input": False}, {"in_history": False}], ids=str
+)
 def test_echoes_by_hand(fields):
-    """First sight: teacher forcing. Second: what each segment's own residual was, in input and history."""
+    """First sight: Direct Forcing. Then what each segment's own residual was, in input and history."""
     arm = Echo(**fields)
     carry = arm.init((2, 3, *SHAPE[1:]))
-    assert arm.least_repeat == 2 and carry.shape == (2, 3, *SHAPE[1:])
+    assert arm.least_repeat == 2 and carry.residuals.shape == (2, 3, *SHAPE[1:])
     kept = np.zeros((3, *SHAPE))
     for sight in range(3):
         for n, (segment, start) in enumerate(zip(CHAIN, STARTS, strict=True)):
@@ -102,12 +107,12 @@ def test_echoes_by_hand(fields):
             want_t = t * (x + e) + (1 - t) * noise
             np.testing.assert_allclose(x_t, want_t, atol=1e-4)
             np.testing.assert_allclose(target, x - noise - e * t / np.maximum(1 - t, 0.1), atol=1e-3)
-            np.testing.assert_allclose(past, x + kept[n], atol=1e-4)
-            if sight == 0:
-                np.testing.assert_array_equal(past, segment["x"])
             r = want_t + (1 - t) * v - x + arm.carry_over * before
-            kept[n] = np.where(first & (not arm.entry), 0, r)
-            np.testing.assert_allclose(carry[:, n], kept[n], atol=1e-4)
+            r = np.where(first & (not arm.entry), 0, r)
+            np.testing.assert_allclose(past, x + (kept[n] if sight else r) * arm.in_history, atol=1e-4)
+            kept[n] = r
+            np.testing.assert_allclose(carry.residuals[:, n], r, atol=1e-4)
+            np.testing.assert_array_equal(carry.seen[0], [n >= m or sight > 0 for m in range(3)])
 
 
 def test_a_separate_estimate_starts_from_the_disturbed_truth():
