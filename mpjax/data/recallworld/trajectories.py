@@ -58,7 +58,7 @@ def distractor(world: "World", draws: np.ndarray, time: np.ndarray) -> np.ndarra
 
 
 def bounce(world: "World", starts: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scene D1: balls between elastic walls, visible from time 0 on.
+    """Scene D1: balls between elastic walls, visible from time 0 on, with `world.anchor` in the reference frame too.
 
     Args:
         world: the world.
@@ -72,7 +72,7 @@ def bounce(world: "World", starts: np.ndarray, steps: np.ndarray) -> tuple[np.nd
     unit = 1 if world.motion == "free" else world.patch
     before = starts[:, None] - steps[:, :1]
     positions = reflect(np.concatenate([before, before + np.cumsum(steps, axis=1)], axis=1), bounce_range(world)) * unit
-    visible = np.arange(positions.shape[1]) > 0
+    visible = np.arange(positions.shape[1]) >= (0 if world.anchor else 1)
     return positions, np.broadcast_to(visible, positions.shape[:2])
 
 

@@ -47,8 +47,8 @@ class World:
         path: R1 to R4: "varied" draws the row of the entrance and the direction of the hops for each clip, and a model
             has to remember them too; "fixed" makes every toy enter in the top row and hop clockwise, so that only the
             identity is asked for.
-        anchor: R1 to R4, a control: the reference frame shows the first toy as it is in segment 0. The leak is put in
-            on purpose.
+        anchor: the reference frame shows the first toy as well. In R1 to R4 a control, a leak put in on purpose; in D1
+            the subject of an image-to-video model, which a rollout can always look back at.
         motion: D1: "cells" moves balls by whole cells, aligned with the model's patches; "free" moves the ball by whole
             pixels.
         balls: D1: 1..3, at most one per row of cells; they never share a cell.

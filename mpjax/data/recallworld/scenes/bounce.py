@@ -22,7 +22,7 @@ class Bounce(DistinctToys):
     """Balls that go straight on for ever, or with probability `world.turn` a frame in another direction."""
 
     prompts = ("balls bounce",)
-    fields = frozenset({"motion", "balls", "stripe", "turn"})
+    fields = frozenset({"anchor", "motion", "balls", "stripe", "turn"})
     entries = None
     white_ball = False
 
@@ -57,7 +57,7 @@ class Bounce(DistinctToys):
 
 def _turns(world: "World", seed: int, frames: int) -> np.ndarray:
     """How far the direction of each step is from the first, as an index, int `[frames]`; a turn takes 1..7."""
-    # The step into the first visible frame is never seen, so it does not turn.
+    # The step out of the reference frame, which seldom shows the ball, does not turn.
     happens, choice = uniforms(seed, 2 * frames, TURNS).reshape(frames, 2).T
     jump = (happens < world.turn) * (1 + (choice * (len(VELOCITIES) - 1)).astype(int))
     return np.cumsum(np.where(np.arange(frames) > 0, jump, 0))
