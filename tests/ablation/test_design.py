@@ -122,7 +122,7 @@ def test_mistakes_of_a_cell_are_named(changes, said):
         (memory_t0, "smoke"),
         (rope_t0, "full"),
         (rope_t0, "smoke"),
-        *((forcing_t0, word) for word in ("aligned", "unaligned", "futures", "smoke", "unaligned,smoke")),
+        *((forcing_t0, word) for word in ("aligned", "unaligned,rest", "anchored,students", "futures,memory", "smoke")),
     ],
 )
 def test_every_cell_of_the_shipped_ablations_is_valid(module, argument):
@@ -132,3 +132,8 @@ def test_every_cell_of_the_shipped_ablations_is_valid(module, argument):
     assert len({cell.fingerprint for cell in cells}) == len(cells) >= 2
     with pytest.raises(InputError, match="unknown"):
         module.get_config("nonsense")
+
+
+def test_words_of_an_argument_that_exclude_each_other_are_named():
+    with pytest.raises(InputError, match="aligned and futures"):
+        forcing_t0.get_config("aligned,futures")
