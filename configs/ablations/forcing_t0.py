@@ -9,8 +9,8 @@ see each batch twice in a row.
 Arguments, joined by commas:
 
 - a world: `aligned` (default; every segment repeats the frames of the one before), `unaligned` (segments of three
-  frames, which never line up), `anchored` (unaligned, and the reference frame shows the toy) or `futures` (anchored,
-  and balls turn, so that the past allows several futures);
+  frames, which never line up), `anchored` (unaligned, and the reference frame shows the toy) or `futures`
+  (unaligned, and balls turn, so that the past allows several futures);
 - a set of arms: `main` (default, five seeds), `rest` (all others, three seeds) or `students` (Student Forcing, with the
   curves of claim (b3), five seeds). They may share one --run: what they have in common is trained once;
 - `memory`: every network has SemanticPack;
@@ -25,10 +25,12 @@ from mpjax.errors import InputError
 
 STEPS = 1500
 SECONDS, FPS, CLIPS = 60, 4, 64
-ANCHORED = dict(segment_frames=3, anchor=True)
-WORLDS = dict(aligned={}, unaligned=dict(segment_frames=3), anchored=ANCHORED, futures=dict(ANCHORED, turn=0.05))
-# A base that is far from trained loses the toy within seconds, whatever follows: error then stands still for the rest of
-# the minute. These keep it for most of a minute; motion that never repeats is learned more slowly.
+UNALIGNED = dict(segment_frames=3)
+WORLDS = dict(
+    aligned={}, unaligned=UNALIGNED, anchored=dict(UNALIGNED, anchor=True), futures=dict(UNALIGNED, turn=0.05)
+)
+# A base that is far from trained loses the toy within seconds, whatever follows: error then stands still for the rest
+# of the minute. These keep it for most of a minute; motion that never repeats is learned more slowly.
 BASE_STEPS = dict(aligned=4000, unaligned=10000, anchored=4000, futures=10000)
 STUDENTS = (2, 5, 10)
 
