@@ -51,6 +51,11 @@ def residual(**fields) -> dict:
     return dict(kind="residual", **fields)
 
 
+def echo(name: str, **fields) -> dict:
+    """An arm of Echo, which sees each batch twice."""
+    return arm(name, "echo", dict(kind="echo", **fields), repeat=2)
+
+
 TEACHER = arm("teacher", "*", dict(kind="teacher"))
 DIRECT = arm("direct", "direct", direct(), curve=True)
 SETS = dict(
@@ -58,7 +63,7 @@ SETS = dict(
         TEACHER,
         DIRECT,
         arm("residual", "residual", residual()),
-        arm("echo", "residual", dict(kind="echo"), repeat=2),
+        echo("echo"),
     ],
     rest=[
         TEACHER,
@@ -71,6 +76,10 @@ SETS = dict(
         arm("residual_1", "residual", residual(scale=1.0)),
         arm("residual_input_only", "residual", residual(in_history=False)),
         arm("residual_history_only", "residual", residual(in_input=False)),
+        echo("echo_1", scale=1.0),
+        echo("echo_input_only", in_history=False),
+        echo("echo_history_only", in_input=False),
+        arm("echo_head", "echo", dict(kind="echo"), repeat=2, trainable="output_head"),
         arm("history_noise", "history", dict(kind="history_noise")),
         arm("helios", "history", dict(kind="helios")),
         arm("error_recycling", "history", dict(kind="error_recycling")),
