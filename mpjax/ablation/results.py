@@ -67,8 +67,8 @@ def decide(ablation: Ablation, results: Sequence[dict], step_times: dict[str, di
         for name in [drift.name for drift in ablation.drift]:
             decided.append(claims.drift_claim(cells, arm=forcing.literal, teacher=teacher, evaluation=name))
             if forcing.recipe:
-                bar = claims.RECIPE_SLOPE_RATIO
-                decided.append(claims.drift_claim(cells, arm=forcing.recipe, teacher=teacher, evaluation=name, bar=bar))
+                recipe = dict(arm=forcing.recipe, teacher=teacher, evaluation=name)
+                decided += [claims.drift_claim(cells, **recipe), claims.recipe_claim(cells, step_times, **recipe)]
             if forcing.students:
                 decided.append(
                     claims.student_claim(

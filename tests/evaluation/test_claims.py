@@ -133,11 +133,30 @@ def drift_cells(arm, seeds=5, noise=0.01, seconds=60.0, clips=52):
 def test_a_forcing_that_keeps_what_it_claims_is_confirmed():
     claim = claims.drift_claim(drift_cells(BETTER), arm="arm", teacher="teacher")
     assert claim.verdict == CONFIRMED and len(claim.parts) == 6
-    bar = claims.RECIPE_SLOPE_RATIO
-    assert claims.drift_claim(drift_cells(BETTER), arm="arm", teacher="teacher", bar=bar).verdict == CONFIRMED
     between = drift_cells(BETTER | {"slope": 0.7})
     assert claims.drift_claim(between, arm="arm", teacher="teacher").verdict == CONFIRMED
-    assert claims.drift_claim(between, arm="arm", teacher="teacher", bar=bar).verdict == REFUTED
+
+
+def recipe_verdict(ratio=1.05, **changes):
+    measured = {"arm": times(ratio)} if ratio else {}
+    return claims.recipe_claim(drift_cells(BETTER | changes), measured, arm="arm", teacher="teacher")
+
+
+def test_a_recipe_is_held_to_its_own_bar():
+    assert {part.verdict for part in recipe_verdict().parts} == {CONFIRMED} and len(recipe_verdict().parts) == 5
+    # What the recipe's bar does not ask for.
+    assert recipe_verdict(loss=0.9, gap=0.4).verdict == CONFIRMED
+    assert recipe_verdict(ratio=None).verdict == UNDECIDED
+    assert claims.recipe_claim({}, {"arm": times(1.0)}, arm="arm", teacher="teacher").verdict == UNDECIDED
+    violated = {
+        "slope": recipe_verdict(slope=0.7),
+        "first segments": recipe_verdict(early=0.115),
+        "dead motion": recipe_verdict(dead=0.09),
+        "seconds an update": recipe_verdict(ratio=1.2),
+    }
+    for said, claim in violated.items():
+        assert claim.verdict == REFUTED
+        assert [said in part.text for part in claim.parts if part.verdict == REFUTED] == [True]
 
 
 @pytest.mark.parametrize(
