@@ -12,9 +12,12 @@ from mpjax.errors import InputError
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax import experiment
+    from mpjax.parallel.processes import joined
     from mpjax.training.loop import train
 
-    train(experiment.load(args.config, overrides), args.run, init=args.init)
+    loaded = experiment.load(args.config, overrides)
+    with joined(loaded.processes):
+        train(loaded, args.run, init=args.init)
 
 
 def _encode(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,12 @@ class Datasets:
     max_segments: int | None = None
 
 
-def open_datasets(experiment: Experiment) -> Datasets:
+def open_datasets(experiment: Experiment, rows: Sequence[int] | None = None) -> Datasets:
     """Opens the data of an experiment; validation batches have the full number of segments at every step.
+
+    Args:
+        experiment: what it is for.
+        rows: of every batch, those that this process needs; batches then have only these (default: all).
 
     Raises:
         InputError: a dataset is missing or does not fit the model.
@@ -61,6 +66,7 @@ def open_datasets(experiment: Experiment) -> Datasets:
         return remapped(train, functools.partial(batch_at, training.stages))
 
     shape: dict[str, Any] = {"batch_size": training.batch_size, "segments": training.segments, "seed": experiment.seed}
+    shape["rows"] = rows
     if isinstance(data, RecallWorldData):
         common = {**shape, "return_focus": data.return_focus, "given": 0}
         size = data.world.frame_size

@@ -15,6 +15,7 @@ from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.models.architecture import Architecture
 from mpjax.parallel.mesh import MeshShape
+from mpjax.parallel.processes import Processes
 from mpjax.training.curriculum import Stage
 
 # Fields of `Training` that may change between two starts of one run.
@@ -26,6 +27,7 @@ OBSERVATION = (
     "validation_batches",
     "samples",
     "keep_checkpoints",
+    "keep_checkpoints_every",
 )
 
 
@@ -117,6 +119,7 @@ class Training:
         validation_batches: held-out batches a validation loss averages.
         samples: videos drawn from the EMA with fixed seeds.
         keep_checkpoints: newest checkpoints kept.
+        keep_checkpoints_every: those of multiples of so many updates are kept besides; 0: none.
     """
 
     stages: tuple[Stage, ...]
@@ -131,6 +134,7 @@ class Training:
     validation_batches: int = 4
     samples: int = 4
     keep_checkpoints: int = 2
+    keep_checkpoints_every: int = 0
 
     def __post_init__(self):
         if not self.stages:
@@ -139,7 +143,7 @@ class Training:
         for name in (*at_least_one, "validation_batches", "samples", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("validate_every", "sample_every"):
+        for name in ("validate_every", "sample_every", "keep_checkpoints_every"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0, which switches it off")
         if not 0 <= self.ema_decay <= 1:
@@ -164,6 +168,7 @@ class Experiment:
         sampler: for samples, evaluation and generation.
         classifier_free: guidance away from the empty prompt, in all of these; generation may name another negative.
         mesh: devices.
+        processes: that share them, and how long they wait for one another.
     """
 
     seed: int = 0
@@ -174,6 +179,7 @@ class Experiment:
     sampler: Euler | UniPC = Euler()
     classifier_free: ClassifierFree = UNGUIDED
     mesh: MeshShape = MeshShape()
+    processes: Processes = Processes()
 
     def __post_init__(self):
         if not 0 <= self.seed < 2**32:
@@ -246,12 +252,13 @@ def load(path: str, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
 
 def fingerprint(experiment: Experiment) -> str:
     """A short hash of everything that decides the result of training; what is only looked at or kept does not,
-    nor the mesh, so that a run may go on with other devices.
+    nor mesh and processes, so that a run may go on with other devices.
     """
     fields = config.to_dict(experiment)
     for name in OBSERVATION:
         fields["training"].pop(name)
     fields.pop("mesh")
+    fields.pop("processes")
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
     if isinstance(experiment.data, RecallWorldData):
         for name in ("anchor", "turn"):

@@ -1,5 +1,6 @@
 """A polite stop: SIGTERM and Ctrl-C set a flag, and the work looks at it where it can save and leave."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,18 +31,28 @@ class StopRequest(threading.Event):
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """An event that SIGTERM or Ctrl-C sets; the previous handlers return afterwards."""
+def stop_request(group: bool = False) -> Iterator[StopRequest]:
+    """An event that SIGTERM or Ctrl-C sets; the previous handlers return afterwards.
+
+    Args:
+        group: of several processes, which must agree on when to stop: JAX listens to SIGTERM (`parallel.processes`),
+            Ctrl-C is handed on to it, and whoever learns what was agreed sets the event.
+    """
     event = StopRequest()
+    if group:
+        event.signal = signal.SIGTERM
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals reach the main thread only; a caller in another thread stops in its own way
         return
 
     def handle(number: int, _: object) -> None:
         event.signal = number
-        event.set()
+        if group:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            event.set()
 
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = (signal.SIGINT,) if group else (signal.SIGTERM, signal.SIGINT)
     previous = [signal.signal(s, handle) for s in signals]
     try:
         yield event

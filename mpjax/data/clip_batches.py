@@ -1,6 +1,6 @@
 """Training batches out of a dataset of latent clips: element `step` is a pure function of (seed, step)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -12,6 +12,7 @@ from mpjax.conditioning.tokens import encode_prompt
 from mpjax.data.batch import Batch
 from mpjax.data.embeddings import DatasetEmbeddings
 from mpjax.data.latents import LatentDataset
+from mpjax.data.pipeline import remapped
 from mpjax.errors import InputError
 from mpjax.models.encoders import Condition
 
@@ -25,6 +26,7 @@ def batches(
     seed: int,
     segments_at: Callable[[int], int],
     prompt_bytes: int | None,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """An endless map dataset of `Batch` with numpy leaves, latents normalised by the dataset's codec.
 
@@ -44,6 +46,7 @@ def batches(
         seed: of the order.
         segments_at: step -> how many segments train at this step (the curriculum); the weight of later ones is 0.
         prompt_bytes: length l of the prompts; None: the embeddings that the dataset holds, a `Condition`.
+        rows: clips of each batch that are read, 0..batch_size-1 (default: all); an element then has only these.
 
     Raises:
         InputError: no such split, a size below 1, or no embeddings.
@@ -81,7 +84,11 @@ def batches(
 
     source = dataset.source(split)
     clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    return clips.map(to_example).batch(batch_size, drop_remainder=True).map_with_index(to_batch)
+    if rows is not None:
+        chosen = tuple(rows)
+        clips = remapped(clips, lambda n: n // len(chosen) * batch_size + chosen[n % len(chosen)])
+    size = batch_size if rows is None else len(rows)
+    return clips.map(to_example).batch(size, drop_remainder=True).map_with_index(to_batch)
 
 
 def cut_prompt(prompt: str, length: int) -> str:

@@ -1,19 +1,33 @@
-"""Checkpoints by Orbax: atomic, asynchronous, the newest `keep` of them.
+"""Checkpoints by Orbax: atomic, asynchronous, the newest `keep` of them and every `keep_every`-th.
 
 One step holds three items: `ema` (what generation and `train --init` read), `state` (everything else of the training
-state) and `data` (the position in the data, which is a pure function of seed and step).
+state) and `data` (the position in the data, which is a pure function of seed and step, and checksums of the others).
+
+A step is written by all processes and read by any number of them, on any mesh. One that cannot be read, or whose
+checksums are not those of the arrays, is set aside as `damaged-N` once an earlier one was read in its place.
 """
 
+import contextlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mpjax.errors import InputError
+from mpjax.parallel.processes import agree, barrier, is_first
+from mpjax.training.checksums import checksums
 from mpjax.training.state import TrainState
 from mpjax.weights import COMPLETE
+
+Say = Callable[[str], None]
+
+
+class Damaged(ValueError):
+    """A checkpoint that was read does not hold what was saved."""
 
 
 def _to_plain(state: TrainState) -> dict[str, Any]:
@@ -35,15 +49,20 @@ def _key_data(key: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDty
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; a context manager that waits for pending writes."""
+    """The checkpoints of one run folder, which all processes see; a context manager that waits for pending writes."""
 
-    def __init__(self, folder: Path, keep: int = 2):
-        # Orbax counts any folder with a number as a step; one that a crash left incomplete would block later saves.
-        for path in folder.glob("[0-9]*"):
-            if path.is_dir() and path.name.isdigit() and not (path / COMPLETE).is_file():
-                shutil.rmtree(path)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, say: Say = print):
+        self._folder, self._say = folder.absolute(), say
+        if is_first():
+            # Orbax counts any folder with a number as a step; one that a crash left incomplete would block later saves.
+            for path in folder.glob("[0-9]*"):
+                if path.is_dir() and path.name.isdigit() and not (path / COMPLETE).is_file():
+                    shutil.rmtree(path)
+        barrier("opening the checkpoints")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, keep_period=keep_every or None, create=True, cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -57,11 +76,14 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> None:
         """Starts writing the state under its step; returns once the arrays may be overwritten."""
-        step = int(state.step)
+        step, plain = int(state.step), _to_plain(state)
+        sums = {"ema": checksums(state.ema), "state": checksums(plain)}
         items = {
             "ema": ocp.args.StandardSave(state.ema),
-            "state": ocp.args.StandardSave(_to_plain(state)),
-            "data": ocp.args.JsonSave({"next_batch": step}),
+            "state": ocp.args.StandardSave(plain),
+            "data": ocp.args.JsonSave(
+                {"next_batch": step, "checksums": {name: np.asarray(x).tolist() for name, x in sums.items()}}
+            ),
         }
         if not self._manager.save(step, args=ocp.args.Composite(**items)):
             raise InputError(
@@ -69,19 +91,65 @@ class Checkpoints:
             )
 
     def restore(self, step: int, target: TrainState) -> TrainState:
-        """Reads a step into the shapes, dtypes and shardings of `target` (arrays or `jax.ShapeDtypeStruct`)."""
-        plain = _to_plain(target)
-        items = {
-            "ema": ocp.args.StandardRestore(target.ema),
-            "state": ocp.args.StandardRestore(plain),
-            "data": ocp.args.JsonRestore(),
-        }
-        read = self._manager.restore(step, args=ocp.args.Composite(**items))
-        state = read["state"]
-        if read["data"]["next_batch"] != int(state["step"]):
-            raise InputError(f"{self._manager.directory}/{step}: data position and step differ; delete that folder")
+        """Reads a step into the shapes, dtypes and shardings of `target` (arrays or `jax.ShapeDtypeStruct`).
+
+        Raises:
+            Damaged: the arrays are not those that were saved, or not of the step.
+            Exception: whatever Orbax raises of files that it cannot read.
+        """
+        folder, plain = self._folder / str(step), _to_plain(target)
+        # The handlers themselves: the manager's `restore` ends in a barrier, where others would wait for a process
+        # that could not read its part.
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            ema = handler.restore(folder / "ema", args=ocp.args.StandardRestore(target.ema))
+            state = handler.restore(folder / "state", args=ocp.args.StandardRestore(plain))
+        data = ocp.JsonCheckpointHandler().restore(folder / "data", args=ocp.args.JsonRestore())
+        if data["next_batch"] != int(state["step"]) or data["next_batch"] != step:
+            raise Damaged("data position and step differ")
+        for name, tree in (("ema", ema), ("state", state)):
+            # The first runs saved none.
+            if "checksums" in data and np.asarray(checksums(tree)).tolist() != data["checksums"][name]:
+                raise Damaged(f"the arrays in {name} are not those that were saved")
         key = jax.random.wrap_key_data(state.pop("key"))
-        return TrainState(ema=read["ema"], key=key, **state)
+        return TrainState(ema=ema, key=key, **state)
+
+    def restore_newest(self, target_at: Callable[[int], TrainState]) -> TrainState | None:
+        """The newest step that every process can read; None: nothing was saved. Later ones are set aside.
+
+        Args:
+            target_at: step → what to restore into, as for `restore`.
+
+        Raises:
+            InputError: there are steps, but none can be read; they stay where they are.
+        """
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            state, problem = None, "another process cannot read it"
+            try:
+                state = self.restore(step, target_at(step))
+            except Exception as error:  # a damaged file may raise anything
+                problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if agree(state is not None):
+                self._set_aside(damaged)
+                return state
+            damaged[step] = problem
+        if damaged:
+            newest = max(damaged)
+            raise InputError(
+                f"{self._folder}: no checkpoint can be read; {newest}: {damaged[newest]}: copy one from elsewhere"
+            )
+        return None
+
+    def _set_aside(self, damaged: dict[int, str]) -> None:
+        for step, problem in damaged.items():
+            self._say(f"warning: checkpoint {step} is damaged and set aside as damaged-{step}: {problem}")
+            if is_first():
+                aside = self._folder / f"damaged-{step}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self._folder / str(step)).rename(aside)
+        if damaged:
+            barrier("setting damaged checkpoints aside")
+            self._manager.reload()
 
     def wait(self) -> None:
         """Blocks until pending writes are on disk."""

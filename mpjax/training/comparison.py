@@ -21,7 +21,7 @@ def difference(stored: dict[str, Any], asked: dict[str, Any], init: str | None) 
         before["data.path"] = str(Path(before["data.path"]).absolute())
     free = {f"training.{name}" for name in OBSERVATION}
     for name in [*now, *before]:
-        if name in free or name.startswith("mesh."):
+        if name in free or name.startswith(("mesh.", "processes.")):
             continue
         if name not in before or name not in now:
             return f", {'without' if name in now else 'with'} the field {name}"

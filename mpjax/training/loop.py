@@ -10,7 +10,6 @@ The same command goes on where it stopped, with the same bits: batch n depends o
 """
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,20 +24,26 @@ from mpjax.datasets import Datasets, open_datasets
 from mpjax.errors import InputError
 from mpjax.experiment import ClipsData, Experiment, fingerprint
 from mpjax.models.memorypack import Denoiser
+from mpjax.parallel.processes import barrier, began, check_count, is_first, reached_stop
+from mpjax.parallel.rows import local_rows, place_rows
 from mpjax.parallel.rules import batch_sharding
 from mpjax.progress import Progress
-from mpjax.stopping import stop_request
+from mpjax.stopping import StopRequest, stop_request
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.comparison import difference
 from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.gradients import Objective
 from mpjax.training.initialize import check_weights, with_weights
-from mpjax.training.metrics import MetricsLog
+from mpjax.training.metrics import Log, MetricsLog, NoLog
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.validation import comparison, make_sampler, make_validation
 
 Say = Callable[[str], None]
+
+
+def _say_nothing(_: str) -> None:
+    """What a process says that leaves it to another one."""
 
 
 def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say: Say = print) -> int:
@@ -59,44 +64,62 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
         Stopped: SIGTERM or Ctrl-C came; the update was finished and saved.
     """
     # -- Check -----------------------------------------------------------------------------------------------------
-    datasets = open_datasets(experiment)
+    check_count(experiment.processes)
     mesh = experiment.mesh.build()
     stages, training = experiment.training.stages, experiment.training
     placement = batch_sharding(mesh, training.batch_size)
+    if len(placement.addressable_devices) != jax.local_device_count() and experiment.processes.count > 1:
+        raise InputError(
+            f"the mesh has {mesh.size} devices, but the processes have {jax.device_count()}: let mesh take all of them"
+        )
+    rows = local_rows(placement, training.batch_size)
+    datasets = open_datasets(experiment, rows)
+    if not is_first():
+        say = _say_nothing
     total = total_steps(stages)
     denoiser = Denoiser(experiment.model, experiment.guidance)
-    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), datasets.train[0])
+    size = training.batch_size
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), datasets.train[0])
     factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh)
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]).params, init)
-    _claim(folder, experiment, datasets, init)
+    if is_first():
+        _claim(folder, experiment, datasets, init)
+    barrier("the run folder")
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder} is not the same folder on every host: give --run one that all of them share")
     if datasets.max_segments is not None and training.segments > datasets.max_segments:
         say(
             f"training.segments is {training.segments}, but the dataset was encoded with max_segments = "
             f"{datasets.max_segments}: the rest of every video is padding; set it to that, or encode longer clips"
         )
 
-    with Checkpoints(folder / "checkpoints", training.keep_checkpoints) as checkpoints:
-        step = checkpoints.latest()
-        if step == total:
+    keep, keep_every = training.keep_checkpoints, training.keep_checkpoints_every
+    with Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints:
+        if checkpoints.latest() == total:
             say(f"{folder}: finished already, {total} updates")
             return total
 
         # -- State: a checkpoint, else --init, else scratch ----------------------------------------------------------
-        if step is None:
+        # A checkpoint carries the optimizer state of the stage that made its last update.
+        restored = checkpoints.restore_newest(
+            lambda step: factory.abstract(stages[stage_at(stages, max(step - 1, 0))[0]])
+        )
+        if restored is None:
             state = factory.create(stages[0])
             if init is not None:
                 state = with_weights(state, init, say)
         else:
-            # A checkpoint carries the optimizer state of the stage that made its last update.
-            state = checkpoints.restore(step, factory.abstract(stages[stage_at(stages, max(step - 1, 0))[0]]))
-            say(f"{folder}: going on at update {step}")
-        size = sum(x.size for x in jax.tree.leaves(state.params))
-        say(f"{size:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
+            state = restored
+            say(f"{folder}: going on at update {int(state.step)}")
+        parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        say(f"{parameters:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
 
         # -- Loop ----------------------------------------------------------------------------------------------------
         observe = _Observer(experiment, datasets, denoiser, placement, folder, say)
-        with MetricsLog(folder, int(state.step)) as log, stop_request() as stopping, jax.set_mesh(mesh):
+        opened = MetricsLog(folder, int(state.step)) if is_first() else NoLog()
+        alone = experiment.processes.count == 1
+        with opened as log, stop_request(group=not alone) as stopping, jax.set_mesh(mesh):
             for index, stage in enumerate(stages):
                 first, last = sum(s.steps for s in stages[:index]), sum(s.steps for s in stages[: index + 1])
                 if int(state.step) >= last:
@@ -137,9 +160,9 @@ def _run_stage(
     denoiser: Denoiser,
     placement: jax.sharding.NamedSharding,
     checkpoints: Checkpoints,
-    log: MetricsLog,
+    log: Log,
     observe: "_Observer",
-    stopping: threading.Event,
+    stopping: StopRequest,
     say: Say,
 ) -> TrainState:
     """Updates until the stage ends or a stop is requested; saves at intervals and at the end."""
@@ -163,15 +186,16 @@ def _run_stage(
         ),
         donate_argnums=0,
     )
-    step = int(state.step)
+    step, rows = int(state.step), local_rows(placement, training.batch_size)
     progress = Progress(step, last, say)
     first, saved = step, step
     for batch in read_from(datasets.train, step):
-        placed = jax.device_put(batch, placement)
+        began(step + 1)
+        placed = place_rows(batch, rows, placement, training.batch_size)
         with jax.transfer_guard("disallow"):
             state, metrics = train_step(state, placed)
         step += 1
-        stop = stopping.is_set()  # asked once: a stop that comes later finds its update unsaved
+        stop = reached_stop(stopping, step)  # asked once: a stop that comes later finds its update unsaved
         if step == first + 1:
             jax.block_until_ready(metrics)
             progress.restart(step)
@@ -220,16 +244,21 @@ class _Observer:
         self._experiment, self._datasets, self._placement = experiment, datasets, placement
         self._folder, self._say = folder, say
         self._draw = make_sampler(denoiser, experiment.sampler, experiment.classifier_free)
+        replicated = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
+        self._whole = jax.jit(lambda x: x, out_shardings=replicated)
         self._validators: dict[Objective, Callable] = {}
         self._batches: list[Batch] = []
 
     def _held_out(self) -> list[Batch]:
         if not self._batches and self._datasets.validation is not None:
             count = self._experiment.training.validation_batches
-            self._batches = [jax.device_put(self._datasets.validation[i], self._placement) for i in range(count)]
+            size = self._experiment.training.batch_size
+            rows = local_rows(self._placement, size)
+            batches = (self._datasets.validation[i] for i in range(count))
+            self._batches = [place_rows(batch, rows, self._placement, size) for batch in batches]
         return self._batches
 
-    def validate(self, step: int, objective: Objective, params: dict, log: MetricsLog) -> None:
+    def validate(self, step: int, objective: Objective, params: dict, log: Log) -> None:
         """Logs the held-out loss."""
         if batches := self._held_out():
             validator = self._validators.setdefault(objective, make_validation(objective))
@@ -237,12 +266,15 @@ class _Observer:
             log.scalars(step, "validation", {"loss": loss})
             self._say(f"update {step}: held-out loss {loss:.4f}")
 
-    def sample(self, step: int, params: dict, log: MetricsLog) -> None:
+    def sample(self, step: int, params: dict, log: Log) -> None:
         """Draws the first held-out videos and writes a filmstrip, drawn above true."""
-        source = self._datasets.validation or self._datasets.train
         count = min(self._experiment.training.samples, self._experiment.training.batch_size)
-        batch = jax.tree.map(lambda x: x[:count], source[0])
-        picture = comparison(self._datasets.codec, batch, np.asarray(self._draw(params, batch)))
+        datasets = open_datasets(self._experiment, range(count))  # every process draws them all
+        batch = (datasets.validation or datasets.train)[0]
+        drawn = self._whole(self._draw(params, batch))
+        if not is_first():
+            return
+        picture = comparison(self._datasets.codec, batch, np.asarray(drawn))
         path = self._folder / "samples" / f"step_{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(png(picture))

@@ -1,10 +1,35 @@
 """Where a run's numbers go: one JSON line each, and TensorBoard."""
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tensorboardX import SummaryWriter
+
+
+class Log(Protocol):
+    """What receives the numbers and pictures of a run."""
+
+    def scalars(self, step: int, group: str, values: dict[str, float]) -> None:
+        """Notes scalars as `group/name`."""
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Notes a uint8 picture `[height, width, 3]`."""
+
+
+class NoLog(contextlib.nullcontext):
+    """That of a process that leaves writing to another one."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def scalars(self, step: int, group: str, values: dict[str, float]) -> None:
+        """Writes nothing."""
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Writes nothing."""
 
 
 class MetricsLog:

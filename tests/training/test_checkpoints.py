@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from mpjax.errors import InputError
-from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.checkpoints import Checkpoints, Damaged
+from mpjax.training.checksums import checksums
 from mpjax.training.initialize import with_weights
 from mpjax.training.metrics import MetricsLog
 from mpjax.training.state import TrainState
@@ -80,8 +81,89 @@ def test_data_position_must_be_that_of_the_state(tmp_path):
     folder = tmp_path / "checkpoints" / "3" / "data"
     position = next(path for path in folder.iterdir() if "next_batch" in path.read_text())
     position.write_text(json.dumps({"next_batch": 4}))
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(InputError, match="position and step"):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(Damaged, match="position and step"):
         checkpoints.restore(3, state_at(0, head=(3,)))
+
+
+def test_every_so_many_are_kept_besides(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints", keep=1, keep_every=4) as checkpoints:
+        for step in (2, 4, 6, 8, 10):
+            checkpoints.save(state_at(step, head=(3,)))
+        checkpoints.wait()
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [4, 8, 10]
+
+
+# -- Damage ----------------------------------------------------------------------------------------------------------
+
+
+def target_at(_):
+    return state_at(0, seed=9, head=(64, 64))
+
+
+def data_files(folder, step):
+    """Files that hold arrays, the largest first."""
+    files = (p for p in (folder / "checkpoints" / str(step)).rglob("*") if p.is_file() and p.parent.name == "d")
+    return sorted(files, key=lambda p: -p.stat().st_size)
+
+
+def flip_a_bit(path):
+    """In the middle, where Zstandard keeps noise as it is."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("harm", [flip_a_bit, cut_short, remove])
+def test_a_damaged_step_is_set_aside_for_the_last_good_one(tmp_path, harm):
+    write(tmp_path, *(state_at(n, seed=n, head=(64, 64)) for n in (1, 2, 3)), keep=3)
+    for step in (2, 3):
+        harm(data_files(tmp_path, step)[0])
+    said = []
+    with Checkpoints(tmp_path / "checkpoints", 3, say=said.append) as checkpoints:
+        restored = checkpoints.restore_newest(target_at)
+        for a, b in zip(bits(restored), bits(state_at(1, seed=1, head=(64, 64))), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert [line.partition(" is damaged and set aside as ")[0] for line in said] == [
+            "warning: checkpoint 3",
+            "warning: checkpoint 2",
+        ]
+        assert checkpoints.latest() == 1
+        checkpoints.save(state_at(2, head=(64, 64)))  # which the damaged one does not hinder
+        checkpoints.wait()
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["1", "2", "damaged-2", "damaged-3"]
+
+
+def test_where_no_step_can_be_read_all_stay(tmp_path):
+    """It may be the machine, not the files."""
+    write(tmp_path, *(state_at(n, head=(64, 64)) for n in (1, 2)))
+    for step in (1, 2):
+        cut_short(data_files(tmp_path, step)[0])
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        with pytest.raises(InputError, match="no checkpoint can be read; 2: "):
+            checkpoints.restore_newest(target_at)
+        assert checkpoints.latest() == 2
+
+
+def test_no_step_at_all_is_no_error(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.restore_newest(target_at) is None
+
+
+def test_checksums_see_every_bit_and_know_the_sum():
+    tree = {"a": jnp.arange(5, dtype=jnp.int32), "b": jnp.float32([1.0, -2.0]), "c": jnp.bool_([True, False, True])}
+    want = [10, (0x3F800000 + 0xC0000000) % 2**32, 2]
+    assert checksums(tree).tolist() == want
+    assert checksums({**tree, "b": jnp.float32([1.0, np.nextafter(np.float32(-2), np.float32(0))])}).tolist() != want
+    assert checksums({"h": jnp.bfloat16([1.0, 1.0])}).tolist() == [2 * 0x3F80]
 
 
 # -- train --init ----------------------------------------------------------------------------------------------------

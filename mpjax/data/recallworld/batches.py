@@ -5,7 +5,7 @@ Nothing is stored and nothing shuffled, so a run resumes with `dataset[step:]` a
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grain
 import numpy as np
@@ -33,6 +33,7 @@ def batches(
     segments_at: Callable[[int], int],
     return_focus: float = 0.7,
     given: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """Batches of fresh clips without end; element `step` is the batch of that step.
 
@@ -49,6 +50,7 @@ def batches(
         segments_at: step → number of valid segments at that step, the curriculum; the rest has weight 0.
         return_focus: probability that the return carries the loss, 0..1.
         given: D1 and D2 only: segments whose truth is the first history.
+        rows: clips of each batch that are drawn, 0..batch_size-1 (default: all); an element then has only these.
 
     Returns:
         A dataset of `Batch` with NumPy leaves: reference `[b, 1, H, W, 3]`, segments `[b, s, f, H, W, 3]`, prompts
@@ -73,6 +75,7 @@ def batches(
         segments_at=segments_at,
         return_focus=return_focus,
         given=given,
+        rows=tuple(range(batch_size)) if rows is None else tuple(rows),
     )
     return grain.MapDataset.source(source)
 
@@ -110,6 +113,7 @@ class _BatchSource:
     segments_at: Callable[[int], int]
     return_focus: float
     given: int
+    rows: tuple[int, ...]
 
     def __len__(self) -> int:
         return _STEPS
@@ -121,8 +125,8 @@ class _BatchSource:
             raise InputError(f"segments_at({step}) is {valid}: use 1 to segments = {self.segments}")
         seeds = functools.partial(clip_seed, seed=self.seed, split=self.split, step=step)
         gap, weight = self._plan(valid, uniforms(seeds(index=_BATCH_DRAWS), 3))
-        clips = [sample_clip(self.world, seeds(index=i), self.segments, gap) for i in range(self.batch_size)]
-        return collect(self.world, clips, np.tile(weight, (self.batch_size, 1)))
+        clips = [sample_clip(self.world, seeds(index=i), self.segments, gap) for i in self.rows]
+        return collect(self.world, clips, np.tile(weight, (len(self.rows), 1)))
 
     def _plan(self, valid: int, draws: np.ndarray) -> tuple[int | None, np.ndarray]:
         """The gap of a batch and the weight of its segments `[s]`."""
