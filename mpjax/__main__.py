@@ -17,7 +17,7 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
 
     loaded = experiment.load(args.config, overrides)
     with joined(loaded.processes):
-        train(loaded, args.run, init=args.init)
+        train(loaded, args.run, init=args.init, mirror=args.mirror)
 
 
 def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -155,6 +155,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--init", type=Path, help="run folder, or what `convert --input` reads, whose weights to start from"
     )
+
+    verb.add_argument("--mirror", help="s3://BUCKET/RUN or gs://…, where checkpoints are copied to and fetched from")
 
     verb = add("ablate", _ablate, "Train and measure every arm of an ablation with every seed, and compare them.")
     verb.add_argument(

@@ -27,6 +27,7 @@ from mpjax.parallel.watch import Ledger
 LOST_STATUS = 75  # EX_TEMPFAIL: the same command again goes on
 MARGIN = 2
 SPEAK_EVERY = 12  # times within a time-out
+PATIENCE = 24 * 3600.0
 
 Say = Callable[[str], None]
 
@@ -78,7 +79,7 @@ def joined(expected: Processes) -> Iterator[None]:
     try:
         _group.meet()
         yield
-        barrier("the end")
+        barrier("the end", patient=True)  # the first process may still copy checkpoints
     except BaseException as error:
         _group.leave(error)
         raise
@@ -107,14 +108,18 @@ def check_count(expected: Processes) -> None:
         )
 
 
-def barrier(name: str) -> None:
+def barrier(name: str, patient: bool = False) -> None:
     """Waits until every process is here.
+
+    Args:
+        name: for the message.
+        patient: wait as long as the others give a sign of life.
 
     Raises:
         LostProcess: one did not come within the time-out.
     """
     if _group is not None:
-        _group.barrier(name)
+        _group.barrier(name, PATIENCE if patient else _group.timeout)
 
 
 def began(update: int) -> None:
@@ -191,7 +196,7 @@ class _Group:
     """What a process knows of the others once it has joined."""
 
     def __init__(self, expected: Processes):
-        self.updates = 0
+        self.updates, self.timeout = 0, expected.timeout
         self._expected = expected
         self._client: Any = distributed.global_state.client
         self._index, self._count = jax.process_index(), jax.process_count()
@@ -207,7 +212,7 @@ class _Group:
             )
         host = socket.gethostname()
         self._client.key_value_set(f"mpjax/host/{self._index}", host)
-        self.barrier("the start")
+        self.barrier("the start", self.timeout)
         for index, name in self._read("mpjax/host").items():
             self._hosts[index] = f"process {index} on {name}"
         print(f"{self._hosts[self._index]} joined {self._count} processes", file=sys.stderr, flush=True)
@@ -216,19 +221,19 @@ class _Group:
         for work in (self._speak, self._watch):
             threading.Thread(target=work, daemon=True, name=f"mpjax{work.__name__}").start()
 
-    def barrier(self, name: str) -> None:
-        """As the function of this name."""
+    def barrier(self, name: str, timeout: float) -> None:
+        """As the function of this name; `timeout` in seconds."""
         self._barriers += 1
         key = f"mpjax/barrier/{self._barriers}"
         self._client.key_value_set(f"{key}/{self._index}", name)
         try:
-            self._client.wait_at_barrier(key, int(self._expected.timeout * 1000))
+            self._client.wait_at_barrier(key, int(timeout * 1000))
         except jax.errors.JaxRuntimeError as error:
             absent = self._hosts.keys() - self._read(key).keys()
             if not absent:
                 raise
             raise LostProcess(
-                f"waited {self._expected.timeout:.0f} s at {name} for {self._named(absent)}: look at its log, and give "
+                f"waited {timeout:.0f} s at {name} for {self._named(absent)}: look at its log, and give "
                 "the same command again"
             ) from error
 

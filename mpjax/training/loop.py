@@ -11,6 +11,7 @@ The same command goes on where it stopped, with the same bits: batch n depends o
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -35,6 +36,7 @@ from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.gradients import Objective
 from mpjax.training.initialize import check_weights, with_weights
 from mpjax.training.metrics import Log, MetricsLog, NoLog
+from mpjax.training.mirror import Mirror
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.validation import comparison, make_sampler, make_validation
@@ -46,7 +48,9 @@ def _say_nothing(_: str) -> None:
     """What a process says that leaves it to another one."""
 
 
-def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say: Say = print) -> int:
+def train(
+    experiment: Experiment, folder: Path, *, init: Path | None = None, mirror: str | None = None, say: Say = print
+) -> int:
     """Trains to the end of the last stage.
 
     Args:
@@ -54,6 +58,8 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
         folder: run folder; continued if it holds this very experiment.
         init: run folder whose EMA weights to start from, or a PyTorch checkpoint as `convert` reads it
             (`weights.stored_weights`); parameters it lacks start fresh and are listed.
+        mirror: URL of a folder of an object store, where the checkpoints are copied to; a run folder without them, or
+            with older ones, gets them from there.
         say: receives one line of progress at a time.
 
     Returns:
@@ -83,9 +89,15 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
     factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh)
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]).params, init)
+    keep, keep_every = training.keep_checkpoints, training.keep_checkpoints_every
+    copy = Mirror(folder, mirror, keep, keep_every, say) if mirror is not None and is_first() else None
     if is_first():
+        if copy is not None:
+            copy.fetch_description()
         _claim(folder, experiment, datasets, init)
-    barrier("the run folder")
+        if copy is not None:
+            copy.fetch_newest()
+    barrier("the run folder", patient=mirror is not None)
     if not (folder / "run.json").is_file():
         raise InputError(f"{folder} is not the same folder on every host: give --run one that all of them share")
     if datasets.max_segments is not None and training.segments > datasets.max_segments:
@@ -94,8 +106,7 @@ def train(experiment: Experiment, folder: Path, *, init: Path | None = None, say
             f"{datasets.max_segments}: the rest of every video is padding; set it to that, or encode longer clips"
         )
 
-    keep, keep_every = training.keep_checkpoints, training.keep_checkpoints_every
-    with Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints:
+    with copy or nullcontext(), Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints:
         if checkpoints.latest() == total:
             say(f"{folder}: finished already, {total} updates")
             return total

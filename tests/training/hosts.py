@@ -77,7 +77,11 @@ def run(group, folder):
                 os.kill(children[i], signal.SIGKILL)
         time.sleep(0.01)
     said = {name: [(folder / f"{name}.{i}").read_text()[-4000:] for i in range(count)] for name in ("stdout", "stderr")}
-    return {"status": [statuses[i] for i in range(count)], "seconds": time.monotonic() + group.get("limit", 300) - limit, **said}
+    return {
+        "status": [statuses[i] for i in range(count)],
+        "seconds": time.monotonic() + group.get("limit", 300) - limit,
+        **said,
+    }
 
 
 if __name__ == "__main__":

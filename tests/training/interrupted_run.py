@@ -5,6 +5,7 @@ WHEN is MOMENT:STEP with the moments
     begin   kill -9 when its checkpoint is about to be written
     commit  kill -9 when its checkpoint is written but not yet renamed into place
     saved   kill -9 when its checkpoint is complete
+    mirrored  as log, with the checkpoints copied to the mirror, too
     term    SIGTERM after the log line of that update
     nan     its batch holds a NaN
 """
@@ -20,6 +21,7 @@ from mpjax.__main__ import main
 from mpjax.training import loop
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.metrics import MetricsLog
+from mpjax.training.mirror import Mirror
 
 
 def die():
@@ -44,6 +46,11 @@ def arrange(moment, step):
         save = Checkpoints.save
         Checkpoints.save = lambda self, state: (save(self, state), self.wait())
         after(MetricsLog, "scalars", lambda _, n: die() if n == step else None)
+    elif moment == "mirrored":
+        save, enter, mirrors = Checkpoints.save, Mirror.__enter__, []
+        Checkpoints.save = lambda self, state: (save(self, state), self.wait())
+        Mirror.__enter__ = lambda self: (mirrors.append(self), enter(self))[1]
+        after(MetricsLog, "scalars", lambda _, n: (mirrors[0]._send_all(), die()) if n == step else None)
     elif moment == "begin":
         save = Checkpoints.save
         Checkpoints.save = lambda self, state: die() if int(state.step) == step else save(self, state)

@@ -1,0 +1,204 @@
+"""The second tier of checkpoints: finished steps of a run folder, copied to an object store and back.
+
+Orbax writes to `gs://` but not to `s3://` (0.12 normalises the path and refuses it), and no object store renames a
+folder at once. So a step is written to the run folder, where a rename finishes it, and then copied by fsspec:
+
+    REMOTE/run.json, log.jsonl      as in the run folder
+    REMOTE/checkpoints/N/…          the files of step N
+    REMOTE/checkpoints/N.json       size and SHA-256 of each, written last: without it there is no step N
+"""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from mpjax.errors import InputError
+from mpjax.weights import steps_of
+
+Say = Callable[[str], None]
+LOOK_EVERY = 1.0  # seconds
+TRIES, PAUSE = 3, 2.0  # at the end, and seconds between them
+
+
+class Mirror:
+    """A remote copy of one run folder; as a context manager it copies in the background and ends when all is there.
+
+    Args:
+        folder: run folder.
+        remote: URL of a folder of an object store that fsspec knows, `s3://bucket/run`.
+        keep, keep_every: of the remote steps, as of `Checkpoints`.
+        say: receives warnings.
+
+    Raises:
+        InputError: the URL has no protocol, or the package that speaks it is missing.
+    """
+
+    def __init__(self, folder: Path, remote: str, keep: int = 2, keep_every: int = 0, say: Say = print):
+        if "://" not in remote:
+            raise InputError(f"--mirror={remote} is no URL: give one as s3://bucket/run")
+        try:
+            self._store, self._root = fsspec.core.url_to_fs(remote.rstrip("/"))
+        except (ImportError, ValueError) as error:
+            raise InputError(f"--mirror={remote}: {error}; pip install s3fs or gcsfs") from error
+        self._folder, self._remote, self._say = folder, remote, say
+        self._keep, self._keep_every = keep, keep_every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="mpjax mirror")
+
+    # -- Back: remote → run folder ------------------------------------------------------------------------------------
+
+    def fetch_description(self) -> None:
+        """Copies `run.json` and the log into a run folder that lacks them; whoever goes on there checks them.
+
+        Raises:
+            InputError: the store cannot be reached, or holds another run than the folder.
+        """
+        stored = self._read(f"{self._root}/run.json")
+        path = self._folder / "run.json"
+        if stored is None:
+            return
+        if path.is_file():
+            mine, other = json.loads(path.read_bytes()), json.loads(stored)
+            if any(mine[name] != other[name] for name in ("fingerprint", "init")):
+                raise InputError(f"{self._remote} mirrors another run than {self._folder}: give another --mirror")
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / "run.tmp"
+        if any(p != temporary for p in self._folder.iterdir()):
+            return  # no run folder, which is refused by name
+        log = self._read(f"{self._root}/log.jsonl")
+        temporary.write_bytes(stored)
+        temporary.replace(path)
+        if log is not None:
+            (self._folder / "log.jsonl").write_bytes(log)
+
+    def fetch_newest(self) -> None:
+        """Copies the newest remote step that is whole into the run folder, unless that has one as new."""
+        local = max(steps_of(self._folder), default=-1)
+        for step in reversed(self._complete()):
+            if step <= local:
+                return
+            problem = self._fetch(step)
+            if problem is None:
+                self._say(f"checkpoint {step} fetched from {self._remote}")
+                return
+            self._say(f"warning: checkpoint {step} of {self._remote} is damaged and left out: {problem}")
+
+    def _fetch(self, step: int) -> str | None:
+        """Copies one step; what was wrong with it, None for nothing."""
+        manifest = self._read(self._manifest(step))
+        target = self._folder / "checkpoints" / f"fetched-{step}"
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            for name, (size, digest) in json.loads(manifest or b"")["files"].items():
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._store.get_file(f"{self._root}/checkpoints/{step}/{name}", str(path))
+                if path.stat().st_size != size or _digest(path) != digest:
+                    raise ValueError(f"{name} is not what was copied there")
+        except (OSError, ValueError, KeyError) as error:
+            shutil.rmtree(target, ignore_errors=True)
+            return f"{type(error).__name__}: {error}"
+        target.rename(self._folder / "checkpoints" / str(step))
+        return None
+
+    # -- There: run folder → remote -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Mirror":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if kind is not None and not issubclass(kind, KeyboardInterrupt):
+            return
+        for left in reversed(range(TRIES)):
+            problem = self._send_all()
+            if problem is None:
+                return
+            if left:
+                threading.Event().wait(PAUSE)
+        raise InputError(
+            f"the newest checkpoint of {self._folder} is not in {self._remote}: {problem}; the same command again "
+            "copies it"
+        )
+
+    def _work(self) -> None:
+        warned = None
+        while not self._stop.wait(LOOK_EVERY):
+            problem = self._send_all()
+            if problem is not None and problem != warned:
+                self._say(f"warning: {self._remote} cannot be written, and is tried again: {problem}")
+            warned = problem
+
+    def _send_all(self) -> str | None:
+        """Copies the steps that are kept and not there yet, the newest first; what went wrong."""
+        try:
+            there = set(self._complete())
+            steps = steps_of(self._folder)
+            for step in reversed([s for s in self._kept(steps) if s not in there]):
+                self._send(step)
+        except Exception as error:  # every store has errors of its own
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return None
+
+    def _send(self, step: int) -> None:
+        source = self._folder / "checkpoints" / str(step)
+        files = {}
+        try:
+            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+                name = path.relative_to(source).as_posix()
+                self._store.put_file(str(path), f"{self._root}/checkpoints/{step}/{name}")
+                files[name] = [path.stat().st_size, _digest(path)]
+        except FileNotFoundError:
+            if source.exists():
+                raise
+            return  # a newer one took its place meanwhile
+        for name in ("run.json", "log.jsonl"):
+            if (self._folder / name).is_file():
+                self._store.put_file(str(self._folder / name), f"{self._root}/{name}")
+        self._store.pipe_file(self._manifest(step), json.dumps({"files": files}, indent=1).encode())
+        self._prune()
+
+    def _prune(self) -> None:
+        complete = self._complete()
+        for step in set(complete) - set(self._kept(complete)):
+            self._store.rm_file(self._manifest(step))  # first, so that no step is ever half there
+            self._store.rm(f"{self._root}/checkpoints/{step}", recursive=True)
+
+    # -- Both ---------------------------------------------------------------------------------------------------------
+
+    def _kept(self, steps: list[int]) -> list[int]:
+        return [s for s in steps if s in steps[-self._keep :] or (self._keep_every and s % self._keep_every == 0)]
+
+    def _complete(self) -> list[int]:
+        self._store.invalidate_cache()
+        try:
+            names = self._store.ls(f"{self._root}/checkpoints", detail=False)
+        except FileNotFoundError:
+            return []
+        stems = (str(name).rsplit("/", 1)[-1].removesuffix(".json") for name in names if str(name).endswith(".json"))
+        return sorted(int(stem) for stem in stems if stem.isdigit())
+
+    def _manifest(self, step: int) -> str:
+        return f"{self._root}/checkpoints/{step}.json"
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return self._store.cat_file(path)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # no credentials, no network, no bucket: every store has errors of its own
+            raise InputError(f"--mirror={self._remote} cannot be read: {' '.join(str(error).split())[:300]}") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

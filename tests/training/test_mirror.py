@@ -1,0 +1,202 @@
+"""Checkpoints in an object store: fsspec's own in memory, and S3 as moto's server on loopback speaks it."""
+
+import json
+import shutil
+
+import fsspec
+import numpy as np
+import pytest
+
+from mpjax.errors import InputError
+from mpjax.training.mirror import Mirror
+from mpjax.weights import COMPLETE
+from tests.training import runs
+
+
+@pytest.fixture
+def memory(request):
+    root = f"memory://{request.node.name}"
+    yield root
+    fsspec.filesystem("memory").store.clear()
+
+
+def describe(folder, fingerprint="a"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"fingerprint": fingerprint, "init": None}))
+    (folder / "log.jsonl").write_text('{"step": 1}\n')
+
+
+def step(folder, number):
+    """Something of the form of a checkpoint."""
+    path = folder / "checkpoints" / str(number)
+    (path / "ema" / "d").mkdir(parents=True)
+    (path / "ema" / "d" / "block").write_bytes(bytes([number]) * 1000)
+    (path / COMPLETE).write_text("{}")
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def send(folder, remote, **keywords):
+    with Mirror(folder, remote, **keywords):
+        pass
+
+
+def fetch(folder, remote):
+    said = []
+    mirror = Mirror(folder, remote, say=said.append)
+    mirror.fetch_description()
+    mirror.fetch_newest()
+    return said
+
+
+def remote_steps(remote):
+    store, root = fsspec.core.url_to_fs(remote)
+    return sorted(p.rsplit("/", 1)[-1] for p in store.ls(f"{root}/checkpoints", detail=False))
+
+
+def test_what_is_sent_comes_back(tmp_path, memory):
+    here, there = tmp_path / "here", tmp_path / "there"
+    describe(here)
+    step(here, 3)
+    step(here, 5)
+    (here / "checkpoints" / "9").mkdir()  # not finished
+    send(here, memory)
+    assert fetch(there, memory) == [f"checkpoint 5 fetched from {memory}"]
+    sent = files(here)
+    assert files(there) == {name: data for name, data in sent.items() if not name.startswith("checkpoints/3/")}
+    assert fetch(there, memory) == []  # it is there
+
+
+def test_an_empty_store_changes_nothing(tmp_path, memory):
+    assert fetch(tmp_path / "there", memory) == [] and not (tmp_path / "there").exists()
+
+
+def test_the_remote_keeps_what_the_run_keeps(tmp_path, memory):
+    describe(tmp_path)
+    for number in (2, 4, 6, 8, 10):
+        step(tmp_path, number)
+        send(tmp_path, memory, keep=1, keep_every=4)
+    assert remote_steps(memory) == ["10", "10.json", "4", "4.json", "8", "8.json"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone", "no manifest"])
+def test_a_remote_step_that_is_not_whole_is_left_out(tmp_path, memory, harm):
+    here, there = tmp_path / "here", tmp_path / "there"
+    describe(here)
+    for number in (3, 5):
+        step(here, number)
+    send(here, memory)
+    store, root = fsspec.core.url_to_fs(memory)
+    block = f"{root}/checkpoints/5/ema/d/block"
+    if harm == "no manifest":
+        store.rm_file(f"{root}/checkpoints/5.json")
+    elif harm == "gone":
+        store.rm_file(block)
+    else:
+        store.pipe_file(block, bytes([5]) * 999 + b"" if harm == "cut" else bytes([5]) * 999 + b"x")
+    said = fetch(there, memory)
+    assert said[-1] == f"checkpoint 3 fetched from {memory}"
+    assert ("checkpoint 5" in said[0] and "damaged and left out" in said[0]) == (harm != "no manifest")
+    assert sorted(p.name for p in (there / "checkpoints").iterdir()) == ["3"]
+
+
+def test_a_step_that_vanishes_while_it_is_sent_is_forgotten(tmp_path, memory, monkeypatch):
+    describe(tmp_path)
+    step(tmp_path, 3)
+    mirror = Mirror(tmp_path, memory)
+    put = mirror._store.put_file
+
+    def put_and_remove(source, target):
+        put(source, target)
+        shutil.rmtree(tmp_path / "checkpoints" / "3", ignore_errors=True)
+
+    monkeypatch.setattr(mirror._store, "put_file", put_and_remove)
+    with mirror:
+        pass
+    assert "3.json" not in remote_steps(memory)
+
+
+def test_another_run_is_refused(tmp_path, memory):
+    here, there = tmp_path / "here", tmp_path / "there"
+    describe(here)
+    step(here, 3)
+    send(here, memory)
+    describe(there, fingerprint="b")
+    with pytest.raises(InputError, match="mirrors another run than"):
+        fetch(there, memory)
+
+
+def test_what_cannot_be_sent_is_said_at_the_end(tmp_path, memory, monkeypatch):
+    monkeypatch.setattr("mpjax.training.mirror.PAUSE", 0.0)
+    describe(tmp_path)
+    step(tmp_path, 3)
+    mirror = Mirror(tmp_path, memory)
+
+    def refuse(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(mirror._store, "put_file", refuse)
+    with (
+        pytest.raises(InputError, match=r"is not in memory.*: OSError: no space; the same command again copies it"),
+        mirror,
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("remote", "said"), [("bucket/run", "is no URL"), ("nothing://x", "nothing")])
+def test_bad_urls_are_refused(tmp_path, remote, said):
+    with pytest.raises(InputError, match=said):
+        Mirror(tmp_path, remote)
+
+
+# -- S3 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def s3():
+    from tests.training.s3 import s3_server
+
+    with s3_server() as bucket:
+        yield bucket
+
+
+def test_s3_keeps_a_run_that_its_machine_loses(tmp_path, s3):
+    here, there = tmp_path / "here", tmp_path / "there"
+    describe(here)
+    for number in (3, 5, 7):
+        step(here, number)
+        send(here, f"{s3}/lost", keep=2)
+    assert remote_steps(f"{s3}/lost") == ["5", "5.json", "7", "7.json"]
+    assert fetch(there, f"{s3}/lost") == [f"checkpoint 7 fetched from {s3}/lost"]
+    assert (there / "checkpoints" / "7" / "ema" / "d" / "block").read_bytes() == bytes([7]) * 1000
+
+
+def test_a_bucket_that_does_not_exist_is_named(tmp_path, s3):
+    describe(tmp_path)
+    step(tmp_path, 3)
+    with pytest.raises(InputError, match=r"is not in s3://nowhere/run.*bucket"), Mirror(tmp_path, "s3://nowhere/run"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_s3_on_an_empty_disk(tmp_path, s3):
+    """Killed after update 8, with 6 copied; another machine fetches that and ends with the bits of an unbroken run."""
+    config, cache = runs.write_config(tmp_path), tmp_path / "cache"
+    whole = runs.run(cache, config, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    flag = f"--mirror={s3}/killed"
+    assert runs.run(cache, config, tmp_path / "first", flag, interrupt="mirrored:8").returncode == -9
+    assert "6.json" in remote_steps(f"{s3}/killed")
+    shutil.rmtree(tmp_path / "first")
+    second = runs.run(cache, config, tmp_path / "second", flag)
+    assert second.returncode == 0, second.stderr
+    assert f"checkpoint 6 fetched from {s3}/killed" in second.stdout
+    for (path, a), (other, b) in zip(
+        runs.checkpoint(tmp_path / "second", 10), runs.checkpoint(tmp_path / "whole", 10), strict=True
+    ):
+        assert path == other
+        np.testing.assert_array_equal(a, b, err_msg=path)
+    assert runs.log(tmp_path / "second") == runs.log(tmp_path / "whole")
+    assert "10.json" in remote_steps(f"{s3}/killed")
