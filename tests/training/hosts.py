@@ -1,21 +1,32 @@
-"""`python hosts.py SCRIPT.json` runs `python -m mpjax train …` as groups of processes on this machine, one group after
-another, and does to them what the script says. It imports once and forks, since importing is what a start costs.
+"""`python hosts.py SCRIPT.json` runs groups of processes on this machine, one group after another, and does to them
+what the script says. It imports once and forks, since importing is most of what a start costs.
 
-SCRIPT.json is a list of groups: {"arguments": […], "processes": n, "devices": of each, "do": null or one of
-    {"signal": number, "to": [indices], "after": seconds since the first log line, or "step": a line of log.jsonl}}.
-Prints one JSON line a group: exit statuses (negative: the signal), and what each process wrote to stderr.
+SCRIPT.json is a list of groups:
+    program     "train", which is `python -m mpjax train`, or "toy" (`toy_run.py`)
+    arguments   with --run=FOLDER
+    processes, devices (of each process)
+    copy        null, or [FROM, TO]: a run folder, copied before the start
+    harm        null, or {"signal": number, "to": [processes], "line": of log.jsonl, "after": seconds}
+Prints one JSON line a group: the exit status of each process (negative: a signal), what each wrote, and the seconds
+from the harm to the end of the group.
 """
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import mpjax.training.loop  # noqa: F401
-from mpjax.__main__ import main
+from mpjax import __main__ as command_line
+from tests.training import toy_run
+
+PROGRAMS = {"train": lambda arguments: command_line.main(["train", *arguments]), "toy": toy_run.main}
+LIMIT = 900.0
 
 
 def free_port():
@@ -24,64 +35,60 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(arguments, index, count, devices, port, folder):
-    """Forks one process of a group."""
-    child = os.fork()
-    if child:
+def start(group, index, port, folder):
+    """Forks one process of a group and returns its id."""
+    if child := os.fork():
         return child
     for number, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(folder / f"{name}.{index}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, number)
-    os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-    if count > 1:
-        os.environ |= {
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": str(count),
-            "JAX_PROCESS_ID": str(index),
-        }
-    sys.exit(main(arguments))
+        os.dup2(os.open(folder / f"{name}.{index}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={group['devices']}"
+    if group["processes"] > 1:
+        os.environ["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{port}"
+        os.environ["JAX_NUM_PROCESSES"] = str(group["processes"])
+        os.environ["JAX_PROCESS_ID"] = str(index)
+    try:
+        status = PROGRAMS[group["program"]](group["arguments"])
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.exit(status)
 
 
-def lines(path):
-    return path.read_text().count("\n") if path.exists() else 0
+def last_line(path):
+    """The step of the last line of a log that is whole."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
 
 
 def run(group, folder):
-    port = free_port()
-    count, action = group["processes"], group.get("do")
-    log = Path(next(a for a in group["arguments"] if a.startswith("--run=")).removeprefix("--run=")) / "log.jsonl"
-    before = lines(log)
-    children = [start(group["arguments"], i, count, group["devices"], port, folder) for i in range(count)]
-    statuses, due = {}, None
-    limit = time.monotonic() + group.get("limit", 300)
-    while len(statuses) < count:
-        for i, child in enumerate(children):
-            if i not in statuses:
-                done, status = os.waitpid(child, os.WNOHANG)
-                if done:
-                    statuses[i] = os.waitstatus_to_exitcode(status)
-        now = time.monotonic()
-        if action and due is None and lines(log) > (before if "after" in action else action["step"] - 1):
-            due = now + action.get("after", 0)
-        if action and due is not None and now >= due:
-            for i in action["to"]:
-                if i not in statuses:
-                    os.kill(children[i], action["signal"])
-            stopped = action["to"] if action["signal"] == signal.SIGSTOP else []
-            action = None
-        elif action is None and group.get("do") and set(stopped) == set(range(count)) - statuses.keys():
-            for i in stopped:  # nobody else is left
-                os.kill(children[i], signal.SIGKILL)
-        if now > limit:
-            for i in set(range(count)) - statuses.keys():
-                os.kill(children[i], signal.SIGKILL)
-        time.sleep(0.01)
-    said = {name: [(folder / f"{name}.{i}").read_text()[-4000:] for i in range(count)] for name in ("stdout", "stderr")}
-    return {
-        "status": [statuses[i] for i in range(count)],
-        "seconds": time.monotonic() + group.get("limit", 300) - limit,
-        **said,
-    }
+    if group["copy"]:
+        shutil.copytree(*group["copy"])
+    count, harm, port = group["processes"], group["harm"], free_port()
+    place = next(a for a in group["arguments"] if a.startswith("--run="))
+    log = Path(place.removeprefix("--run=")) / "log.jsonl"
+    children = {index: start(group, index, port, folder) for index in range(count)}
+    status, stopped = {}, set()
+    begun = time.monotonic()
+    due = harmed = None
+    while len(status) < count:
+        for index, child in children.items():
+            if index not in status and (done := os.waitpid(child, os.WNOHANG))[0]:
+                status[index] = os.waitstatus_to_exitcode(done[1])
+        now, left = time.monotonic(), children.keys() - status.keys()
+        if harm and due is None and last_line(log) >= harm["line"]:
+            due = now + harm["after"]
+        if harm and harmed is None and due is not None and now >= due:
+            harmed = now
+            for index in set(harm["to"]) & left:
+                os.kill(children[index], harm["signal"])
+                stopped |= {index} if harm["signal"] == signal.SIGSTOP else set()
+        if left and (left <= stopped or now - begun > LIMIT):
+            for index in left:
+                os.kill(children[index], signal.SIGKILL)
+        time.sleep(0.005)
+    said = {name: [(folder / f"{name}.{i}").read_text()[-4000:] for i in children] for name in ("stdout", "stderr")}
+    ended = None if harmed is None else time.monotonic() - harmed
+    return {"status": [status[index] for index in range(count)], "seconds": ended, **said}
 
 
 if __name__ == "__main__":

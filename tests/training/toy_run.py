@@ -1,0 +1,78 @@
+"""A run that compiles in a second: linear regression with Adam, saved after every update while the next one goes on.
+
+Everything around the update is what `train` uses: processes, rows of each host, checkpoints, log.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from mpjax.parallel.processes import Processes, began, is_first, joined
+from mpjax.parallel.rows import local_rows, place_rows
+from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.metrics import MetricsLog, NoLog
+from mpjax.training.state import TrainState
+
+STEPS, ROWS, WIDTH = 12, 8, 512
+OPTIMIZER = optax.adam(1e-2)
+
+
+def row(step, index):
+    return np.random.default_rng((step, index)).normal(size=WIDTH).astype(np.float32)
+
+
+def fresh():
+    w = jax.random.normal(jax.random.key(0), (WIDTH, 64))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params={"w": w},
+        ema={"w": w},
+        opt_state=OPTIMIZER.init({"w": w}),
+        carry=(),
+        key=jax.random.key(1),
+    )
+
+
+def update(state, x):
+    def loss_of(params):
+        return jnp.mean((x @ params["w"] - x[:, :64]) ** 2)
+
+    loss, gradient = jax.value_and_grad(loss_of)(state.params)
+    change, opt_state = OPTIMIZER.update(gradient, state.opt_state)
+    params = optax.apply_updates(state.params, change)
+    ema = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, state.ema, params)
+    return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), loss
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--timeout", type=float)
+    args = parser.parse_args(arguments)
+    with joined(Processes(count=args.processes, timeout=args.timeout)):
+        mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
+        whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("all"))
+        shapes = jax.eval_shape(fresh)
+        shardings = jax.tree.map(lambda x: split if x.ndim == 2 else whole, shapes)
+        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+        step_of = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
+        rows = local_rows(split, ROWS)
+        with Checkpoints(args.run / "checkpoints", 2) as checkpoints:
+            state = checkpoints.restore_newest(lambda _: target)
+            if state is None:
+                state = jax.jit(fresh, out_shardings=shardings)()
+            first = int(state.step)
+            with MetricsLog(args.run, first) if is_first() else NoLog() as log:
+                for step in range(first, STEPS):
+                    began(step + 1)
+                    batch = place_rows(np.stack([row(step, index) for index in rows]), rows, split, ROWS)
+                    state, loss = step_of(state, batch)
+                    log.scalars(step + 1, "train", {"loss": float(loss)})
+                    checkpoints.save(state)
+    return 0
