@@ -79,13 +79,14 @@ def joined(expected: Processes) -> Iterator[None]:
     try:
         _group.meet()
         yield
-        barrier("the end", patient=True)  # the first process may still copy checkpoints
     except BaseException as error:
-        _group.leave(error)
+        if not _group.stopping:
+            _group.leave(error)
+            raise
+        _group.end()
         raise
     else:
-        _group.close()
-        jax.distributed.shutdown()
+        _group.end()
     finally:
         _group = None
 
@@ -147,6 +148,7 @@ def reached_stop(asked: threading.Event, step: int) -> bool:
     if _group is None:
         return asked.is_set()
     if multihost_utils.reached_preemption_sync_point(step):
+        _group.stopping = True
         asked.set()
         return True
     return False
@@ -197,6 +199,7 @@ class _Group:
 
     def __init__(self, expected: Processes):
         self.updates, self.timeout = 0, expected.timeout
+        self.stopping = False  # all have agreed to stop
         self._expected = expected
         self._client: Any = distributed.global_state.client
         self._index, self._count = jax.process_index(), jax.process_count()
@@ -237,9 +240,11 @@ class _Group:
                 "the same command again"
             ) from error
 
-    def close(self) -> None:
-        """Stops watching."""
+    def end(self) -> None:
+        """Leaves together with the others."""
+        self.barrier("the end", PATIENCE)  # the first process may still copy checkpoints
         self._stop.set()
+        jax.distributed.shutdown()
 
     def leave(self, error: BaseException) -> None:
         """Tells the others that this process ends, and why, so that they need not wait for it."""

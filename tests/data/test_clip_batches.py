@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -42,7 +43,7 @@ def dataset(tmp_path_factory):
     return open_dataset(path)
 
 
-def make(dataset, *, split="train", batch_size=4, segments=3, seed=0, active=99, prompt_bytes=16):
+def make(dataset, *, split="train", batch_size=4, segments=3, seed=0, active=99, prompt_bytes=16, rows=None):
     return batches(
         dataset,
         split=split,
@@ -51,6 +52,7 @@ def make(dataset, *, split="train", batch_size=4, segments=3, seed=0, active=99,
         seed=seed,
         segments_at=active if callable(active) else lambda step: active,
         prompt_bytes=prompt_bytes,
+        rows=rows,
     )
 
 
@@ -86,6 +88,17 @@ def test_a_step_is_a_pure_function_of_seed_and_step(dataset):
     assert order != [clips_of(make(dataset, seed=1)[step]) for step in range(10)]
     iterated = iter(one[3:].to_iter_dataset())
     assert [clips_of(next(iterated)) for _ in range(4)] == order[3:7]
+
+
+@pytest.mark.parametrize("hosts", [[(0, 1, 2, 3)], [(0, 1), (2, 3)], [(0, 2), (1, 3)], [(0,), (1,), (2,), (3,)]])
+def test_hosts_that_read_rows_have_the_batch_of_one_together(dataset, hosts):
+    """Across the borders of passes, and with the curriculum of the step."""
+    whole = make(dataset, active=lambda step: 1 + step % 3)
+    for step in (0, 1, 5, 11):
+        parts = [make(dataset, active=lambda step: 1 + step % 3, rows=rows)[step] for rows in hosts]
+        order = np.argsort([row for rows in hosts for row in rows])
+        joined = jax.tree.map(lambda *x: np.concatenate(x)[order], *parts)
+        assert jax.tree.all(jax.tree.map(np.array_equal, whole[step], joined)), step
 
 
 def test_every_pass_shows_each_clip_once_in_a_new_order(dataset):
