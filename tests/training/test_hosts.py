@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,3 +89,82 @@ def test_killed_and_silenced_hosts_end_with_the_bits_of_an_unbroken_run(tmp_path
     assert [line["step"] for line in runs.log(moved)] == list(range(1, toy_run.STEPS + 1))
     for mine, theirs in zip(runs.log(moved), runs.log(whole), strict=True):
         np.testing.assert_allclose(mine["train/loss"], theirs["train/loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_thirty_kills(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    harms = kills(seed=1, count=30)
+    first, *killed, last = play(tmp_path, [toy(whole), *(toy(broken, harm=harm) for harm in harms), toy(broken)])
+    assert first["status"] == last["status"] == [0, 0], last
+    for harm, result in zip(harms, killed, strict=True):
+        assert all(result["status"][index] == -signal.SIGKILL for index in harm["to"]), result
+        assert not any("damaged" in said for said in result["stdout"]), result
+    assert_same(broken, whole, toy_run.STEPS)
+
+
+@pytest.mark.slow
+def test_the_others_name_process_0_too(tmp_path):
+    """It keeps what the processes tell each other, so nothing is heard of anyone."""
+    (silenced,) = play(tmp_path, [toy(tmp_path / "run", harm=at(2, signal.SIGSTOP, 0))])
+    assert silenced["status"] == [-signal.SIGKILL, 75], silenced
+    assert f"mpjax: process 0 on {socket.gethostname()} has not answered for" in silenced["stderr"][1]
+
+
+# -- The train loop --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with the config of one stage, 8 videos a batch; saved after updates 3 and 6."""
+    folder = tmp_path_factory.mktemp("hosts")
+    path = runs.write_config(folder)
+    path.write_text(path.read_text().replace("batch_size=2", "batch_size=8"))
+    return folder
+
+
+def train(home, name, *, processes=1, devices=1, harm=None, copy=None, **mesh):
+    flags = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
+    flags += [f"--config.processes.count={processes}", "--config.processes.timeout=120"]
+    arguments = [f"--config={home / 'small.py'}:one", f"--run={home / name}", *flags]
+    shared = toy(home / name, processes=processes, devices=devices, harm=harm, copy=copy)
+    return {**shared, "program": "train", "arguments": arguments}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_on_other_meshes_and_hosts(home):
+    (whole,) = play(home, [train(home, "eight", devices=8, data=4, fsdp=2)])
+    assert whole["status"] == [0], whole
+    shutil.copytree(home / "eight", home / "saved")
+    shutil.rmtree(home / "saved" / "checkpoints" / "6")
+    places = {
+        "one": {"devices": 1},
+        "two": {"devices": 2, "fsdp": 2},
+        "four": {"devices": 4, "tensor": 2, "fsdp": 2},
+        "hosts": {"processes": 2, "devices": 2, "data": 2, "fsdp": 2},
+    }
+    results = play(
+        home, [train(home, name, copy=(home / "saved", home / name), **place) for name, place in places.items()]
+    )
+    for name, result in zip(places, results, strict=True):
+        assert set(result["status"]) == {0} and "going on at update 3" in result["stdout"][0], result
+        for mine, theirs in zip(runs.log(home / name), runs.log(home / "eight"), strict=True):
+            assert mine["step"] == theirs["step"]
+            np.testing.assert_allclose(mine["train/loss"], theirs["train/loss"], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_preemption_notice_to_one_host_saves_on_all(home):
+    place = {"processes": 2, "devices": 2, "data": 2, "fsdp": 2}
+    whole, noticed, last = play(
+        home,
+        [
+            train(home, "whole", **place),
+            train(home, "noticed", harm=at(1, signal.SIGTERM, 1), **place),
+            train(home, "noticed", **place),
+        ],
+    )
+    assert whole["status"] == last["status"] == [0, 0], (whole, last)
+    assert noticed["status"] == [143, 143], noticed
+    assert "stopped and saved at update" in noticed["stdout"][0] and noticed["stdout"][1].count("saved") == 0
+    assert_same(home / "noticed", home / "whole", 6)
