@@ -2,7 +2,7 @@
 what the script says. It imports once and forks, since importing is most of what a start costs.
 
 SCRIPT.json is a list of groups:
-    program     "train", which is `python -m mpjax train`, or "toy" (`toy_run.py`)
+    program     "train", which is `python -m mpjax train`, or one of `toy_run.py`
     arguments   with --run=FOLDER
     processes, devices (of each process)
     copy        null, or [FROM, TO]: a run folder, copied before the start
@@ -25,7 +25,11 @@ import mpjax.training.loop  # noqa: F401
 from mpjax import __main__ as command_line
 from tests.training import toy_run
 
-PROGRAMS = {"train": lambda arguments: command_line.main(["train", *arguments]), "toy": toy_run.main}
+PROGRAMS = {
+    "train": lambda arguments: command_line.main(["train", *arguments]),
+    "toy": toy_run.main,
+    "late": toy_run.meet_late,
+}
 LIMIT = 900.0
 
 

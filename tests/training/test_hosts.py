@@ -62,7 +62,7 @@ def kills(seed, count):
 
 
 def test_killed_and_silenced_hosts_end_with_the_bits_of_an_unbroken_run(tmp_path):
-    """Three kills and a host that stops; then the same checkpoint goes on, on one device of one process."""
+    """Three kills and a host that stops; the same checkpoint also goes on on one device, and a late host is named."""
     whole, broken, moved = tmp_path / "whole", tmp_path / "broken", tmp_path / "moved"
     silent = at(2, signal.SIGSTOP, 1)
     harms = [silent, *kills(seed=0, count=3)]
@@ -73,14 +73,19 @@ def test_killed_and_silenced_hosts_end_with_the_bits_of_an_unbroken_run(tmp_path
             *(toy(broken, harm=harm) for harm in harms),
             toy(moved, processes=1, devices=1, copy=(broken, moved)),
             toy(broken),
+            {**toy(tmp_path / "late", timeout=5), "program": "late"},
         ],
     )
-    first, silenced, *killed, elsewhere, last = results
+    first, silenced, *killed, elsewhere, last, late = results
     assert first["status"] == last["status"] == [0, 0] and elsewhere["status"] == [0], (last, elsewhere)
 
     assert silenced["status"] == [75, -signal.SIGKILL], silenced
     assert f"mpjax: process 1 on {socket.gethostname()} has said nothing for" in silenced["stderr"][0]
     assert 0.8 * TIMEOUT < silenced["seconds"] < 2 * TIMEOUT
+
+    assert f"LostProcess: waited 5 s at the meeting for process 1 on {socket.gethostname()}" in late["stderr"][0], late
+    assert f"mpjax: process 0 on {socket.gethostname()} left: LostProcess" in late["stderr"][1], late
+    assert late["status"][0] != 0 and late["status"][1] == 75, late
 
     for harm, result in zip(harms[1:], killed, strict=True):
         assert all(result["status"][index] == -signal.SIGKILL for index in harm["to"]), result

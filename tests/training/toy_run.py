@@ -4,6 +4,7 @@ Everything around the update is what `train` uses: processes, rows of each host,
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mpjax.parallel.processes import Processes, began, is_first, joined
+from mpjax.parallel.processes import Processes, barrier, began, is_first, joined
 from mpjax.parallel.rows import local_rows, place_rows
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.metrics import MetricsLog, NoLog
@@ -49,12 +50,26 @@ def update(state, x):
     return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), loss
 
 
-def main(arguments):
+def meet_late(arguments):
+    """All but the first process are late for a meeting; they run, so nothing but the meeting itself notices."""
+    args = parse(arguments)
+    with joined(Processes(count=args.processes, timeout=args.timeout)):
+        if not is_first():
+            time.sleep(10 * args.timeout)
+        barrier("the meeting")
+    return 0
+
+
+def parse(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path)
     parser.add_argument("--processes", type=int)
     parser.add_argument("--timeout", type=float)
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments):
+    args = parse(arguments)
     with joined(Processes(count=args.processes, timeout=args.timeout)):
         mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
         whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("all"))
