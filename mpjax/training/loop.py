@@ -74,7 +74,7 @@ def train(
     mesh = experiment.mesh.build()
     stages, training = experiment.training.stages, experiment.training
     placement = batch_sharding(mesh, training.batch_size)
-    if len(placement.addressable_devices) != jax.local_device_count() and experiment.processes.count > 1:
+    if experiment.processes.count > 1 and mesh.size != jax.device_count():
         raise InputError(
             f"the mesh has {mesh.size} devices, but the processes have {jax.device_count()}: let mesh take all of them"
         )
