@@ -298,7 +298,7 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_fingerprint_ignores_only_what_decides_nothing():
-    same = ["--config.training.log_every=3", "--config.training.keep_checkpoints=9"]
+    same = ["--config.training.log_every=3", "--config.training.keep_checkpoints=9", "--config.processes.count=4"]
     different = ["--config.seed=1", "--config.training.ema_decay=0.5", "--config.model.mlp_ratio=2.0"]
     different += ["--config.sampler.kind=unipc", "--config.sampler.steps=9", "--config.classifier_free.scale=2"]
     mark = fingerprint(experiment.load(SMOKE))
@@ -315,7 +315,7 @@ def test_direct_forcing_without_fields_is_the_same_run_as_ever():
     stage["forcing"] = {"kind": "direct"}
     for name in experiment.OBSERVATION:
         values["training"].pop(name)
-    values.pop("mesh"), values.pop("classifier_free"), values["sampler"].pop("kind")
+    values.pop("mesh"), values.pop("processes"), values.pop("classifier_free"), values["sampler"].pop("kind")
     values["data"]["world"].pop("anchor"), values["data"]["world"].pop("turn")
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -330,7 +330,7 @@ def test_runs_from_before_a_field_existed_go_on():
     assert config.build(Experiment, values) == loaded
     for name in experiment.OBSERVATION:
         values["training"].pop(name)
-    values.pop("mesh")
+    values.pop("mesh"), values.pop("processes")
     assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1]
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -345,7 +345,7 @@ def test_runs_on_clips_from_before_the_autoencoder_go_on():
     assert [values["training"]["stages"][1]["forcing"].pop(name) for name in ("steps", "clean_mix")] == [1, 0.0]
     for name in experiment.OBSERVATION:
         values["training"].pop(name)
-    values.pop("mesh")
+    values.pop("mesh"), values.pop("processes")
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
     tiles = experiment.load("configs/clips_tiny.py:smoke", ["--config.data.vae_tiles=both"])
     assert fingerprint(tiles) != fingerprint(loaded)

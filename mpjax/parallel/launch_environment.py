@@ -96,7 +96,7 @@ def _slurm(environment: Mapping[str, str], gpus: int | None) -> Launch:
             count=_number(environment, "SLURM_STEP_NUM_TASKS"),
             index=_number(environment, "SLURM_PROCID"),
             method="slurm",
-            local_devices=_share(seen, 1 if bound else per_node[node], _number(environment, "SLURM_LOCALID"), bound),
+            local_devices=_share(seen, per_node[node], _number(environment, "SLURM_LOCALID"), bound),
         )
     )
 
