@@ -12,12 +12,21 @@ from mpjax.errors import InputError
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax import experiment
+    from mpjax.parallel import platform
     from mpjax.parallel.processes import joined
+    from mpjax.training.instruments import Instruments
     from mpjax.training.loop import train
 
+    if args.platform:
+        platform.use(args.platform)
+    instruments = Instruments(
+        profile_steps=args.profile_steps, check_numerics=args.check_numerics, compilation_cache=args.compilation_cache
+    )
     loaded = experiment.load(args.config, overrides)
     with joined(loaded.processes):
-        train(loaded, args.run, init=args.init, mirror=args.mirror)
+        if args.platform:
+            platform.check(args.platform)  # starts the devices, which must come after joining
+        train(loaded, args.run, init=args.init, mirror=args.mirror, instruments=instruments)
 
 
 def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -98,6 +107,14 @@ def _ablate(args: argparse.Namespace, overrides: list[str]) -> None:
     ablate(design.load(args.config, overrides), args.run, out, share=share, command=shlex.join(words))
 
 
+def _steps(text: str) -> tuple[int, int]:
+    """The value of --profile_steps."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of updates: give FIRST:LAST, for example 10:12")
+    return int(first), int(last)
+
+
 def _shift(text: str) -> float | str:
     """The value of --shift, as `generation.sampling.SamplingRequest` takes it."""
     try:
@@ -157,6 +174,27 @@ def parser() -> argparse.ArgumentParser:
     )
 
     verb.add_argument("--mirror", help="s3://BUCKET/RUN or gs://…, where checkpoints are copied to and fetched from")
+    verb.add_argument(
+        "--platform", choices=("cpu", "gpu", "tpu"), help="devices to run on, or not at all (default: what JAX finds)"
+    )
+
+    verb.add_argument(
+        "--profile_steps",
+        type=_steps,
+        metavar="FIRST:LAST",
+        help="updates to trace into RUN/profile (default: none)",
+    )
+    verb.add_argument(
+        "--check_numerics",
+        action="store_true",
+        help="look at every update, and name the array or module that first was not finite; holds the state twice",
+    )
+    verb.add_argument(
+        "--compilation_cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep compiled programs there (default: JAX_COMPILATION_CACHE_DIR, or nowhere)",
+    )
 
     verb = add("ablate", _ablate, "Train and measure every arm of an ablation with every seed, and compare them.")
     verb.add_argument(

@@ -17,6 +17,7 @@ from mpjax.models.architecture import Architecture
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.processes import Processes
 from mpjax.training.curriculum import Stage
+from mpjax.training.nonfinite import AnyPolicy, RollBack, Stop
 
 # Fields of `Training` that may change between two starts of one run.
 OBSERVATION = (
@@ -120,6 +121,7 @@ class Training:
         samples: videos drawn from the EMA with fixed seeds.
         keep_checkpoints: newest checkpoints kept.
         keep_checkpoints_every: those of multiples of so many updates are kept besides; 0: none.
+        nonfinite: what becomes of an update whose loss or gradient is not finite (`training.nonfinite`).
     """
 
     stages: tuple[Stage, ...]
@@ -135,6 +137,7 @@ class Training:
     samples: int = 4
     keep_checkpoints: int = 2
     keep_checkpoints_every: int = 0
+    nonfinite: AnyPolicy = Stop()
 
     def __post_init__(self):
         if not self.stages:
@@ -259,7 +262,13 @@ def fingerprint(experiment: Experiment) -> str:
         fields["training"].pop(name)
     fields.pop("mesh")
     fields.pop("processes")
+    policy = experiment.training.nonfinite
+    fields["training"]["nonfinite"].pop("limit", None)  # when to give up, which a run may think over
+    if isinstance(policy, RollBack):
+        fields["training"]["checkpoint_every"] = experiment.training.checkpoint_every  # what it goes back to
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
+    if policy == Stop():
+        fields["training"].pop("nonfinite")
     if isinstance(experiment.data, RecallWorldData):
         for name in ("anchor", "turn"):
             if not fields["data"]["world"][name]:

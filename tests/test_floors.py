@@ -12,8 +12,8 @@ ROOT = Path(mpjax.__path__[0])
 # Ground first. Rooms of one floor do not import one another; the longest matching name decides.
 FLOORS = [
     ["errors"],
-    ["config", "diffusion", "parallel", "progress", "provenance", "stopping"],
-    ["models", "training.optimizer", "training.trainable"],
+    ["compilation", "config", "diffusion", "parallel", "progress", "provenance", "stopping"],
+    ["models", "training.nonfinite", "training.optimizer", "training.trainable"],
     ["interop", "training.curriculum"],
     ["codecs", "conditioning"],
     ["data"],

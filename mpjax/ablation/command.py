@@ -2,17 +2,15 @@
 
 import functools
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-
-import jax
 
 from mpjax.ablation.cells import Cell, check_shapes, make_cell
 from mpjax.ablation.design import Ablation, Arm
 from mpjax.ablation.measure import run_cell, stored_result, write_json
 from mpjax.ablation.results import write_results
 from mpjax.ablation.schedule import Task, work
+from mpjax.compilation import keep_compiled
 from mpjax.errors import InputError
 from mpjax.evaluation.step_time import paired_step_times
 from mpjax.experiment import fingerprint
@@ -47,7 +45,7 @@ def ablate(
     if missing:
         say(f"{len(missing)} of {len(cells)} cells to make; checking their networks")
         check_shapes(missing)
-        _keep_compiled(run)
+        keep_compiled(run / "compiled")  # seeds of an arm share its programs
         work(_tasks(ablation, cells, run, command, say), share, say)
     times = {arm.name: _step_time(ablation, arm, run) for arm in ablation.arms if _timed(ablation, arm)}
     results = [_result(ablation, cell, run) for cell in cells]
@@ -156,9 +154,3 @@ def _check_folders(ablation: Ablation, cells: list[Cell], run: Path) -> None:
             mark = json.loads(path.read_text()).get("fingerprint")
             if mark != fingerprint(budgeted.experiment):
                 raise InputError(f"{path.parent} belongs to another experiment: give another --run, or remove it")
-
-
-def _keep_compiled(run: Path) -> None:
-    """Seeds of an arm share its programs: compile them once, on disk, unless the user has a place for them."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str((run / "compiled").absolute()))

@@ -32,13 +32,14 @@ class Damaged(ValueError):
 
 def _to_plain(state: TrainState) -> dict[str, Any]:
     """The state without the EMA, as a dict of arrays; the key as raw data."""
-    return {
+    plain = {
         "step": state.step,
         "params": state.params,
         "opt_state": state.opt_state,
         "carry": state.carry,
         "key": _key_data(state.key),
     }
+    return plain if state.faults is None else {**plain, "faults": state.faults}
 
 
 def _key_data(key: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
@@ -73,6 +74,10 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The newest complete step, or None."""
         return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """Every complete step, in rising order."""
+        return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState) -> None:
         """Starts writing the state under its step; returns once the arrays may be overwritten."""

@@ -9,6 +9,7 @@ The same command goes on where it stopped, with the same bits: batch n depends o
 `fold_in(key, n)`, and a checkpoint holds the rest. A folder that another experiment wrote is refused.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 
 from mpjax import config
+from mpjax.compilation import keep_compiled
 from mpjax.data.batch import Batch
 from mpjax.data.filmstrip import png
 from mpjax.data.pipeline import read_from
@@ -35,8 +37,12 @@ from mpjax.training.comparison import difference
 from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.gradients import Objective
 from mpjax.training.initialize import check_weights, with_weights
+from mpjax.training.instruments import NO_INSTRUMENTS, Instruments, Profile
 from mpjax.training.metrics import Log, MetricsLog, NoLog
 from mpjax.training.mirror import Mirror
+from mpjax.training.nonfinite import Faults
+from mpjax.training.numerics import explain
+from mpjax.training.roll_back import last_good
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 from mpjax.training.validation import comparison, make_sampler, make_validation
@@ -49,7 +55,13 @@ def _say_nothing(_: str) -> None:
 
 
 def train(
-    experiment: Experiment, folder: Path, *, init: Path | None = None, mirror: str | None = None, say: Say = print
+    experiment: Experiment,
+    folder: Path,
+    *,
+    init: Path | None = None,
+    mirror: str | None = None,
+    instruments: Instruments = NO_INSTRUMENTS,
+    say: Say = print,
 ) -> int:
     """Trains to the end of the last stage.
 
@@ -60,6 +72,7 @@ def train(
             (`weights.stored_weights`); parameters it lacks start fresh and are listed.
         mirror: URL of a folder of an object store, where the checkpoints are copied to; a run folder without them, or
             with older ones, gets them from there.
+        instruments: what it is watched with.
         say: receives one line of progress at a time.
 
     Returns:
@@ -84,9 +97,11 @@ def train(
         say = _say_nothing
     total = total_steps(stages)
     denoiser = Denoiser(experiment.model, experiment.guidance)
-    size = training.batch_size
+    size, policy = training.batch_size, training.nonfinite
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), datasets.train[0])
-    factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh)
+    factory = StateFactory(
+        denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh, counts_faults=policy.counts
+    )
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]).params, init)
     keep, keep_every = training.keep_checkpoints, training.keep_checkpoints_every
@@ -100,6 +115,8 @@ def train(
     barrier("the run folder", patient=mirror is not None)
     if not (folder / "run.json").is_file():
         raise InputError(f"{folder} is not the same folder on every host: give --run one that all of them share")
+    if instruments.compilation_cache is not None:
+        keep_compiled(instruments.compilation_cache)
     if datasets.max_segments is not None and training.segments > datasets.max_segments:
         say(
             f"training.segments is {training.segments}, but the dataset was encoded with max_segments = "
@@ -126,11 +143,16 @@ def train(
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         say(f"{parameters:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
 
+        if policy.goes_back and restored is None:
+            checkpoints.save(state)
+
         # -- Loop ----------------------------------------------------------------------------------------------------
+        go_back = functools.partial(last_good, checkpoints, factory, stages, training.checkpoint_every)
+        profile = Profile(folder / "profile", instruments.profile_steps, say)
         observe = _Observer(experiment, datasets, denoiser, placement, folder, say)
         opened = MetricsLog(folder, int(state.step)) if is_first() else NoLog()
         alone = experiment.processes.count == 1
-        with opened as log, stop_request(group=not alone) as stopping, jax.set_mesh(mesh):
+        with opened as log, stop_request(group=not alone) as stopping, jax.set_mesh(mesh), profile:
             for index, stage in enumerate(stages):
                 first, last = sum(s.steps for s in stages[:index]), sum(s.steps for s in stages[: index + 1])
                 if int(state.step) >= last:
@@ -150,6 +172,9 @@ def train(
                     log,
                     observe,
                     stopping,
+                    profile,
+                    instruments.check_numerics,
+                    go_back,
                     say,
                 )
                 if stopping.is_set():
@@ -174,10 +199,13 @@ def _run_stage(
     log: Log,
     observe: "_Observer",
     stopping: StopRequest,
+    profile: Profile,
+    check_numerics: bool,
+    go_back: Callable[[Faults], tuple[TrainState, int]],
     say: Say,
 ) -> TrainState:
     """Updates until the stage ends or a stop is requested; saves at intervals and at the end."""
-    training = experiment.training
+    training, policy = experiment.training, experiment.training.nonfinite
     objective = Objective(
         denoiser=denoiser,
         forcing=stage.forcing,
@@ -185,48 +213,74 @@ def _run_stage(
         bptt_depth=stage.bptt_depth,
         given=stage.given,
     )
-    train_step = jax.jit(
-        make_train_step(
-            objective,
-            stage.optimizer.transformation(stage.steps),
-            trainable=stage.trainable,
-            ema_decay=training.ema_decay,
-            micro_batches=training.micro_batches,
-            first_update=last - stage.steps,
-            repeat=stage.repeat,
-        ),
-        donate_argnums=0,
+    make_step = functools.partial(
+        make_train_step,
+        objective,
+        trainable=stage.trainable,
+        ema_decay=training.ema_decay,
+        micro_batches=training.micro_batches,
+        first_update=last - stage.steps,
+        repeat=stage.repeat,
     )
+    train_step = jax.jit(
+        make_step(stage.optimizer.transformation(stage.steps)), donate_argnums=() if check_numerics else 0
+    )
+
+    def due_at(step: int, stop: bool) -> dict[str, bool]:
+        def every(interval: int) -> bool:
+            return bool(interval) and (step % interval == 0 or step == last)
+
+        return {
+            "log": every(training.log_every),
+            "validate": every(training.validate_every),
+            "sample": every(training.sample_every),
+            "save": every(training.checkpoint_every) or stop,
+        }
+
     step, rows = int(state.step), local_rows(placement, training.batch_size)
     progress = Progress(step, last, say)
     first, saved = step, step
-    for batch in read_from(datasets.train, step):
+    skipped = 0 if state.faults is None else int(state.faults.skipped)
+    batches = read_from(datasets.train, step)
+    while True:
         began(step + 1)
-        placed = place_rows(batch, rows, placement, training.batch_size)
-        with jax.transfer_guard("disallow"):
+        placed = place_rows(next(batches), rows, placement, training.batch_size)
+        before = state if check_numerics else None
+        profile.begin(step + 1)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step + 1), jax.transfer_guard("disallow"):
             state, metrics = train_step(state, placed)
         step += 1
+        profile.end(step, metrics)
         stop = reached_stop(stopping, step)  # asked once: a stop that comes later finds its update unsaved
         if step == first + 1:
             jax.block_until_ready(metrics)
             progress.restart(step)
-        due = {
-            "log": step % training.log_every == 0 or step == last,
-            "validate": bool(training.validate_every) and (step % training.validate_every == 0 or step == last),
-            "sample": bool(training.sample_every) and (step % training.sample_every == 0 or step == last),
-            "save": step % training.checkpoint_every == 0 or step == last or stop,
-        }
-        if due["log"] or due["save"]:
+        due = due_at(step, stop)
+        cause = ""
+        if before is not None and not np.isfinite(jax.device_get(metrics["loss"] + metrics["gradient_norm"])):
+            cause = f", where {explain(make_step, before, placed)}"
+            say(f"update {step} is not finite{cause}")
+        if any(due.values()) or cause:
             values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
-            if not np.isfinite(values["loss"]) or not np.isfinite(values["gradient_norm"]):
+            faults = jax.device_get(state.faults)
+            if problem := policy.problem(values, faults):
                 good = f"the last good checkpoint is that of update {saved}" if saved else "nothing was saved yet"
-                raise InputError(
-                    f"loss {values['loss']} with gradient norm {values['gradient_norm']} at update {step}: lower "
-                    f"optimizer.learning_rate; {good}"
-                )
-            if due["log"]:
-                log.scalars(step, "train", values)
+                raise InputError(f"{problem} at update {step}{cause}: lower optimizer.learning_rate; {good}")
+            if policy.goes_back and faults.first:
+                state, good_step = go_back(faults)
+                step = int(faults.first)  # the same, whenever it is seen
+                batches, due = read_from(datasets.train, step), due_at(step, stop)
+                say(f"update {step} was not finite: going on behind it with the weights of update {good_step}")
+                log.scalars(step, "train", {"rolled_back": int(faults.rolled_back) + 1})
+                progress.restart(step)
+            elif due["log"]:
+                finite = {k: v for k, v in values.items() if np.isfinite(v)}
+                counted = {} if faults is None else {"skipped": int(faults.skipped)}
+                log.scalars(step, "train", finite | counted)
                 progress.update(step, f"loss {values['loss']:.4f}")
+            if faults is not None and not policy.goes_back and faults.skipped > skipped:
+                skipped = int(faults.skipped)
+                say(f"update {step}: not finite and skipped so far: {skipped}, the first was update {faults.first}")
         # Save last: a run that goes on from here has logged everything up to here, once.
         if due["validate"]:
             observe.validate(step, objective, state.ema, log)

@@ -15,6 +15,7 @@ from mpjax.diffusion.forcing import Carry
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.rules import tree_shardings
 from mpjax.training.curriculum import Stage
+from mpjax.training.nonfinite import Faults
 from mpjax.training.trainable import partition
 
 
@@ -28,6 +29,7 @@ class TrainState(flax.struct.PyTreeNode):
         opt_state: Optax state of the current stage, for its trainable parameters only.
         carry: what the stage's forcing keeps between updates.
         key: the run's random key; update n uses `fold_in(key, n)`.
+        faults: updates that were not finite; None where the run ends at the first (`training.nonfinite`).
     """
 
     step: jax.Array
@@ -36,6 +38,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
     carry: Carry
     key: jax.Array
+    faults: Faults | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,14 @@ class StateFactory:
         seed: of initialisation; it does not depend on the mesh.
         batch: shapes of a batch (`jax.ShapeDtypeStruct` leaves).
         mesh: devices.
+        counts_faults: whether the states have `faults`.
     """
 
     denoiser: Denoiser
     seed: int
     batch: Batch
     mesh: Mesh
+    counts_faults: bool = False
 
     def _carry(self, stage: Stage) -> Carry:
         """What the forcing of a stage keeps, before its first update, boxed where it is sharded as the batch."""
@@ -77,6 +82,7 @@ class StateFactory:
             opt_state=stage.optimizer.transformation(stage.steps).init(partition(params, stage.trainable)[0]),
             carry=self._carry(stage),
             key=jax.random.fold_in(key, 1),
+            faults=Faults.none() if self.counts_faults else None,
         )
 
     def shardings(self, stage: Stage) -> TrainState:

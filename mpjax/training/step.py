@@ -11,6 +11,7 @@ import optax
 from mpjax.data.batch import Batch
 from mpjax.diffusion.forcing import Carry
 from mpjax.training.gradients import Objective, chain_gradients, read_later, with_given
+from mpjax.training.nonfinite import kept_unless
 from mpjax.training.state import TrainState
 from mpjax.training.trainable import merge, partition
 
@@ -40,7 +41,8 @@ def make_train_step(
 
     Returns:
         A function for `jax.jit`; metrics are float32 scalars `loss`, `gradient_norm` and `forwards_per_update`, and
-        `loss_by_segment` `[s]`. A forward is one evaluation of the denoiser on the whole batch.
+        `loss_by_segment` `[s]`. A forward is one evaluation of the denoiser on the whole batch. Where the state has
+        `faults`, an update whose loss or gradient norm is not finite is counted there and changes nothing else.
     """
     forcing = objective.forcing
 
@@ -77,8 +79,13 @@ def make_train_step(
             "forwards_per_update": forwards.astype(jnp.float32) / micro_batches,
             "loss_by_segment": losses,
         }
-        state = state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state, carry=carry)
-        return state, metrics
+        after = {"params": params, "ema": ema, "opt_state": opt_state, "carry": carry}
+        number = state.step + 1
+        if state.faults is not None:
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+            after = kept_unless(finite, {name: getattr(state, name) for name in after}, after)
+            after["faults"] = state.faults.after(number, finite)
+        return state.replace(step=number, **after), metrics
 
     return step
 
