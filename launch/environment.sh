@@ -1,13 +1,17 @@
-# Sourced by the launch scripts. Defines `prepare_environment [dev]`: makes .venv at the root of the repository and
-# installs into it, only when the requirements, the Python or the place of the repository changed.
+# Sourced by the launch scripts. Defines
+#   prepare_environment [dev]      makes .venv at the root of the repository and installs into it, only when the
+#                                  requirements, the Python or the place of the repository changed
+#   prepare_accelerator EXTRA      adds JAX for tpu, cuda12 or cuda13 where it is missing
+#   cuda_extra                     prints cuda12 or cuda13, whichever the driver of this machine can run
 #
 # PYTHON names the interpreter, 3.11 or newer; without it an existing .venv keeps its own, and a new one takes
 # the newest of python3.13, python3.12, python3.11 and python3.
+# MPJAX_PYTHON names an interpreter that has everything already, as in a container: then nothing is installed.
 # Sets ROOT and VENV_PYTHON, exports MPJAX_INSTALL_SECONDS (0 where there was nothing to install).
 # shellcheck shell=bash
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-VENV_PYTHON="$ROOT/.venv/bin/python"
+VENV_PYTHON="${MPJAX_PYTHON:-$ROOT/.venv/bin/python}"
 
 _new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -47,9 +51,10 @@ PYTHON_CODE
 prepare_environment() {
     local kind="${1:-run}" start=$SECONDS
     local python fingerprint stamp="$ROOT/.venv/installed" requirements=(-r "$ROOT/requirements.txt")
+    export MPJAX_INSTALL_SECONDS=0
+    if [[ -n "${MPJAX_PYTHON:-}" ]]; then return; fi
     python="$(_choose_python)" || return 1
     fingerprint="$(_fingerprint "$python")"
-    export MPJAX_INSTALL_SECONDS=0
     # The stamp is "run HASH" or "dev HASH"; a development environment serves a plain run too.
     case "$(cat "$stamp" 2>/dev/null)" in
         "$kind $fingerprint" | "dev $fingerprint") return ;;
@@ -74,4 +79,30 @@ prepare_environment() {
     echo "$kind $fingerprint" >"$stamp"
     MPJAX_INSTALL_SECONDS=$((SECONDS - start))
     echo "environment: installed in $MPJAX_INSTALL_SECONDS s"
+}
+
+prepare_accelerator() {
+    local extra="$1" module
+    if [[ -n "${MPJAX_PYTHON:-}" ]]; then return; fi
+    case "$extra" in
+        tpu) module=libtpu ;;
+        cuda12 | cuda13) module="jax_${extra}_plugin" ;;
+        *)
+            echo "no JAX for '$extra': give tpu, cuda12 or cuda13" >&2
+            return 1
+            ;;
+    esac
+    if "$VENV_PYTHON" -c "import importlib.util, sys; sys.exit(not importlib.util.find_spec('$module'))"; then return; fi
+    echo "environment: installing JAX for $extra"
+    "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check -r "$ROOT/requirements.txt" "jax[$extra]"
+}
+
+cuda_extra() {
+    local driver
+    if ! driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader)" || [[ -z "$driver" ]]; then
+        echo "nvidia-smi finds no GPU on this machine: install its driver, or set PLATFORM=cpu to train without" >&2
+        return 1
+    fi
+    # CUDA 13 needs a driver of the 580 series.
+    if ((${driver%%.*} >= 580)); then echo cuda13; else echo cuda12; fi
 }
