@@ -245,6 +245,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--encoders", type=Path, help="folder of LLaMA, CLIP and SigLIP, for weights without encoders of their own"
     )
+    verb.add_argument(
+        "--mesh",
+        help="devices that share the weights and the work on a segment, for example context=4,tensor=2 (default: one)",
+    )
     run_says = "(default: as the run's config says)"
     verb.add_argument("--sampler", choices=("euler", "unipc"), help=f"ODE sampler {run_says}")
     verb.add_argument("--steps", type=int, help=f"sampler steps a segment {run_says}")

@@ -42,7 +42,7 @@ def load(
         run: the folder.
         sampling: changes to how it draws, for example `mpjax.SamplingRequest(sampler="unipc", steps=10)`.
         encoders: folder of LLaMA, CLIP and SigLIP, for a network without encoders of its own.
-        mesh: devices that share the weights, for example `mpjax.MeshShape(fsdp=4)`; the default is one.
+        mesh: devices that share weights and work, for example `mpjax.MeshShape(fsdp=4)`; the default is one.
 
     Raises:
         InputError: no run folder, one without a finished checkpoint, a change that does not suit it, or a mesh of other

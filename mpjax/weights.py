@@ -83,13 +83,15 @@ class TrainedRun:
 
     Attributes:
         run: its description.
-        params: EMA weights on the devices of a mesh, of the dtype they are stored in.
+        params: EMA weights on the devices of the mesh, of the dtype they are stored in.
         step: updates that made them.
+        mesh: devices that share the weights and the work.
     """
 
     run: Run
     params: dict
     step: int
+    mesh: Mesh
 
 
 def load_run(folder: Path, step: int | None = None, mesh: MeshShape = ONE_DEVICE) -> TrainedRun:
@@ -100,7 +102,7 @@ def load_run(folder: Path, step: int | None = None, mesh: MeshShape = ONE_DEVICE
     Args:
         folder: the run folder.
         step: of the checkpoint (default: the newest).
-        mesh: devices that share the weights; it need not be that of the training (default: one device).
+        mesh: devices that share weights and work; it need not be that of the training (default: one device).
 
     Raises:
         InputError: no run folder, one without a finished checkpoint, weights that are not those of its network, or a
@@ -108,7 +110,8 @@ def load_run(folder: Path, step: int | None = None, mesh: MeshShape = ONE_DEVICE
     """
     run = read_run(folder)
     step = latest_step(folder) if step is None else step
-    return TrainedRun(run=run, params=_placed(folder, step, run.model, mesh.build()), step=step)
+    devices = mesh.build()
+    return TrainedRun(run=run, params=_placed(folder, step, run.model, devices), step=step, mesh=devices)
 
 
 def _placed(folder: Path, step: int, architecture: Architecture, mesh: Mesh) -> dict:

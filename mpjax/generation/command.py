@@ -14,6 +14,7 @@ from mpjax.generation.request import Plan, Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.stream import is_finished, write_video
+from mpjax.parallel.mesh import ONE_DEVICE, parse_mesh
 from mpjax.stopping import stop_request
 from mpjax.weights import Run, latest_step, load_run, read_run
 
@@ -61,6 +62,8 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     ]
     outs = [args.out / f"{number:04d}.mp4" for number in range(len(schedules))] if many else [args.out]
     _check_out(args.out, many)
+    mesh = parse_mesh(args.mesh) if args.mesh else ONE_DEVICE
+    mesh.build()  # refuses other devices than there are
     run, step = with_size(read_run(args.weights), args.size, args.image), latest_step(args.weights)
 
     plans: dict[Path, Plan] = {}
@@ -72,7 +75,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
 
     @functools.cache
     def load() -> Rollout:
-        return Rollout.of(load_run(args.weights, step), plan_sampling(run, sampling))
+        return Rollout.of(load_run(args.weights, step, mesh), plan_sampling(run, sampling))
 
     with stop_request() as stopping:
         for request, out in zip(requests, outs, strict=True):

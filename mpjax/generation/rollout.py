@@ -5,10 +5,13 @@ A segment is a pure function of (weights, state, prompt), compiled once for all 
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mpjax.codecs import Codec
 from mpjax.data.filmstrip import to_uint8
@@ -34,12 +37,15 @@ class Rollout:
         params: dict,
         classifier_free: ClassifierFree = UNGUIDED,
         cache: TeaCache | None = None,
+        mesh: Mesh | None = None,
     ):
         """`params` stay on the devices they are on; host arrays are moved to the default device once.
 
-        `cache` leaves blocks out where little changes.
+        `cache` leaves blocks out where little changes. The devices of `mesh` share the work on a segment; history and ψ
+        are small and come back whole on each of them. The codec works on one device.
         """
         self.codec = codec
+        self._mesh = mesh if mesh is not None and mesh.size > 1 else None
         self._params = jax.device_put(params)
         self._pack = denoiser.architecture.framepack
 
@@ -56,9 +62,21 @@ class Rollout:
             latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, negative, cache)
             return latents, append_segment(denoiser, params, state, latents)
 
-        self._start = jax.jit(functools.partial(start_video, denoiser))
-        self._sample = jax.jit(sample)
-        self._append = jax.jit(functools.partial(append_segment, denoiser))
+        self._start = self._compiled(functools.partial(start_video, denoiser))
+        self._sample = self._compiled(sample)
+        self._append = self._compiled(functools.partial(append_segment, denoiser))
+
+    def _compiled(self, function: Callable) -> Callable:
+        """`jax.jit` of a function, on the mesh."""
+        if self._mesh is None:
+            return jax.jit(function)
+        mesh, run = self._mesh, jax.jit(function, out_shardings=NamedSharding(self._mesh, PartitionSpec()))
+
+        def on_mesh(*arguments: Any) -> Any:
+            with jax.set_mesh(mesh):
+                return run(*arguments)
+
+        return on_mesh
 
     @classmethod
     def of(cls, trained: TrainedRun, sampling: SamplingPlan | None = None) -> "Rollout":
@@ -71,6 +89,7 @@ class Rollout:
             trained.params,
             sampling.classifier_free,
             sampling.cache,
+            trained.mesh,
         )
 
     @property

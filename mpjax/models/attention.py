@@ -3,6 +3,9 @@
 The scores of FramePack-F1 at 480×832, 24 heads times 21,157² tokens, would be 43 GB in float32. Where those of a video
 exceed `LARGEST_SCORES`, queries go through a piece at a time: each still sees all keys at once, so its softmax is the
 same, and the backward pass computes the scores of a piece anew. No array of all scores ever exists, in either pass.
+
+On a mesh all this is what one device does with its own videos, heads and, along the context axis, its own part of the
+sequence (`parallel.sharded_attention`); the limit holds for its share.
 """
 
 import math
@@ -10,7 +13,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-LARGEST_SCORES = 2**30  # bytes of float32, of one video
+from mpjax.parallel.rules import on_mesh
+from mpjax.parallel.sharded_attention import sharded_attention
+
+LARGEST_SCORES = 2**30  # bytes of float32, of one video on one device
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -24,10 +30,19 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
     Returns:
         `[b, n, heads · head_dim]` in the dtype of `query`.
     """
+    if on_mesh():
+        out = sharded_attention(_on_one_device, query, key, value, mask, LARGEST_SCORES)
+    else:
+        out = _on_one_device(query, key, value, mask)
     b, n, heads, head_dim = query.shape
-    pieces = math.ceil(4 * heads * n * key.shape[1] / LARGEST_SCORES)
-    out = _whole(query, key, value, mask) if pieces <= 1 else _in_pieces(query, key, value, mask, pieces)
     return out.reshape(b, n, heads * head_dim)
+
+
+def _on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """`attention` with heads apart, `[b, n, heads, head_dim]`."""
+    _, n, heads, _ = query.shape
+    pieces = math.ceil(4 * heads * n * key.shape[1] / LARGEST_SCORES)
+    return _whole(query, key, value, mask) if pieces <= 1 else _in_pieces(query, key, value, mask, pieces)
 
 
 def _in_pieces(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, pieces: int) -> jax.Array:
@@ -59,8 +74,7 @@ def _whole(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
         mask = mask[:, None, None] if mask.ndim == 2 else mask[:, None]
     merge = jax.default_backend() == "cpu"
     if merge:
-        # One batched product over batch · heads is twice as fast there as one over two axes. Elsewhere the two stay
-        # apart: merged, they would lose their sharding.
+        # One batched product over batch · heads is twice as fast there as one over two axes.
         query, key, value = (x.reshape(b * heads, -1, head_dim) for x in (query, key, value))
         mask = None if mask is None else jnp.repeat(mask[:, 0], heads, axis=0)
     scores = jnp.einsum("...nd,...md->...nm", query, key, preferred_element_type=jnp.float32) * head_dim**-0.5

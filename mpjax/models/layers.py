@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpjax.parallel.rules import HIDDEN, constrain
+
 EPSILON = 1e-6
 SINUSOID_FREQUENCIES = (10000.0 ** (-np.arange(128) / 128)).astype(np.float32)
 
@@ -106,7 +108,7 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[b, n, d]` to `[b, n, d]`."""
-        h = Dense(self.hidden, ("embed", "mlp"), dtype=self.dtype, name="up")(x)
+        h = constrain(Dense(self.hidden, ("embed", "mlp"), dtype=self.dtype, name="up")(x), HIDDEN)
         h = nn.silu(h) if self.activation == "silu" else nn.gelu(h, approximate=True)
         return Dense(x.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="down")(h)
 

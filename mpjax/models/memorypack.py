@@ -23,6 +23,7 @@ from mpjax.models.memory import Memory, empty_memory
 from mpjax.models.mmdit import MMDiT, OutputHead, TimeTextEmbedding
 from mpjax.models.refiner import TokenRefiner
 from mpjax.models.rope import Table
+from mpjax.parallel.rules import TOKENS, constrain
 
 TIME_SCALE = 1000.0
 
@@ -174,11 +175,11 @@ class MemoryPack(nn.Module):
             text = self.context_embedder(condition.text, condition.text_mask, timestep)
             return self.image_projection(condition.image), text, condition.text_mask
 
-        return self.long_term.start(b, context, (arch.framepack.segment_frames, *latent_size))
+        return _split(self.long_term.start(b, context, (arch.framepack.segment_frames, *latent_size)))
 
     def update_memory(self, memory: Memory, segment: jax.Array) -> Memory:
         """ψ_{n+1} from ψ_n and the segment x^n `[b, f, h, w, c]`; without a long-term memory, ψ as it was."""
-        return self.long_term.update(memory, segment) if self.architecture.memory else memory
+        return _split(self.long_term.update(memory, segment)) if self.architecture.memory else memory
 
     def read_memory(self, memory: Memory, condition: Condition) -> tuple[jax.Array, jax.Array]:
         """Tokens `[b, k, d]` of ψ_n that the next segment's context receives, and their mask bool `[b, k]`."""
@@ -194,6 +195,11 @@ class MemoryPack(nn.Module):
         history = empty_history(reference, self.architecture.framepack)
         guidance = jnp.ones(segment.shape[0]) if self.architecture.guidance_embeds else None
         return self.velocity(segment, jnp.zeros(segment.shape[0]), history, condition, memory, guidance)
+
+
+def _split(memory: Memory) -> Memory:
+    """ψ over the devices of a mesh, as any other tokens."""
+    return memory.replace(tokens=constrain(memory.tokens, TOKENS), valid=constrain(memory.valid, TOKENS[:2]))
 
 
 @dataclasses.dataclass(frozen=True)

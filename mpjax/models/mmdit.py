@@ -11,6 +11,8 @@ from mpjax.models.architecture import Architecture
 from mpjax.models.attention import attention, split_heads
 from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RMSNorm, layer_norm, sinusoid
 from mpjax.models.rope import Table, apply_rope
+from mpjax.models.streams import join_streams, pad_stream, part_streams, table_of_both, table_of_first
+from mpjax.parallel.rules import HIDDEN, TOKENS, constrain
 
 
 class TimeTextEmbedding(nn.Module):
@@ -68,15 +70,15 @@ class DualBlock(nn.Module):
         q, k, v = QKV(self.heads, self.dtype, name="qkv")(layer_norm(x) * (1 + scale_a) + shift_a)
         cq, ck, cv = QKV(self.heads, self.dtype, name="qkv_context")(layer_norm(c) * (1 + c_scale_a) + c_shift_a)
         q, k = apply_rope(q, table), apply_rope(k, table)
-        q, k, v = (jnp.concatenate(pair, 1) for pair in ((q, cq), (k, ck), (v, cv)))
-        out = attention(q, k, v, mask)
-        x = x + gate_a * Dense(d, ("heads", "embed"), dtype=self.dtype, name="to_out")(out[:, :n])
-        c = c + c_gate_a * Dense(d, ("heads", "embed"), dtype=self.dtype, name="to_out_context")(out[:, n:])
+        q, k, v = (join_streams(*pair) for pair in ((q, cq), (k, ck), (v, cv)))
+        out, c_out = part_streams(attention(q, k, v, mask), n)
+        x = x + gate_a * Dense(d, ("heads", "embed"), dtype=self.dtype, name="to_out")(out)
+        c = c + c_gate_a * Dense(d, ("heads", "embed"), dtype=self.dtype, name="to_out_context")(c_out)
         h = layer_norm(x) * (1 + scale_m) + shift_m
         x = x + gate_m * FeedForward(self.mlp_width, dtype=self.dtype, name="ff")(h)
         h = layer_norm(c) * (1 + c_scale_m) + c_shift_m
         c = c + c_gate_m * FeedForward(self.mlp_width, dtype=self.dtype, name="ff_context")(h)
-        return (x, c), None
+        return (constrain(x, TOKENS), constrain(c, TOKENS)), None
 
 
 class SingleBlock(nn.Module):
@@ -88,14 +90,16 @@ class SingleBlock(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, temb: jax.Array, table: Table, mask: jax.Array) -> tuple[jax.Array, None]:
-        """z `[b, n + m, d]`; RoPE turns the first n tokens only, RMS norm covers all of them."""
+        """z `[b, n + m, d]`; RoPE turns the first tokens, as many as the table has, RMS norm covers all of them."""
         shift, scale, gate = Modulation(3, dtype=self.dtype, name="norm")(temb)
         h = layer_norm(z) * (1 + scale) + shift
-        mlp = nn.gelu(Dense(self.mlp_width, ("embed", "mlp"), dtype=self.dtype, name="proj_mlp")(h), approximate=True)
+        mlp = Dense(self.mlp_width, ("embed", "mlp"), dtype=self.dtype, name="proj_mlp")(h)
+        mlp = nn.gelu(constrain(mlp, HIDDEN), approximate=True)
         q, k, v = QKV(self.heads, self.dtype, name="qkv")(h)
         out = attention(apply_rope(q, table), apply_rope(k, table), v, mask)
         merged = jnp.concatenate([out, mlp], -1)
-        return z + gate * Dense(z.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="proj_out")(merged), None
+        z = z + gate * Dense(z.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="proj_out")(merged)
+        return constrain(z, TOKENS), None
 
 
 def _stack(block: type[nn.Module], length: int, remat: str):
@@ -126,14 +130,17 @@ class MMDiT(nn.Module):
         arch = self.architecture
         dtype = jnp.dtype(arch.dtype)
         n = latents.shape[1]
-        mask = jnp.concatenate([jnp.ones((latents.shape[0], n), bool), context_mask], 1)
+        valid = jnp.ones(latents.shape[:2], bool)
+        mask = join_streams(pad_stream(valid), pad_stream(context_mask))
+        x, c = (constrain(pad_stream(y.astype(dtype)), TOKENS) for y in (latents, context))
+        padded, m = x.shape[1], c.shape[1]
         dual = _stack(DualBlock, arch.dual_blocks, arch.remat)(arch.heads, arch.mlp_width, dtype, name="dual_blocks")
-        (x, c), _ = dual((latents.astype(dtype), context.astype(dtype)), temb, table, mask)
+        (x, c), _ = dual((x, c), temb, table_of_first(table), mask)
         single = _stack(SingleBlock, arch.single_blocks, arch.remat)(
             arch.heads, arch.mlp_width, dtype, name="single_blocks"
         )
-        z, _ = single(jnp.concatenate([x, c], 1), temb, table, mask)
-        return z[:, :n]
+        z, _ = single(join_streams(x, c), temb, table_of_both(table, m), mask)
+        return part_streams(z, padded)[0][:, :n]
 
 
 class OutputHead(nn.Module):

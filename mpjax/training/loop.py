@@ -27,6 +27,7 @@ from mpjax.datasets import Datasets, open_datasets
 from mpjax.errors import InputError
 from mpjax.experiment import ClipsData, Experiment, fingerprint
 from mpjax.models.memorypack import Denoiser
+from mpjax.parallel import sharded_attention
 from mpjax.parallel.processes import barrier, began, check_count, is_first, reached_stop
 from mpjax.parallel.rows import local_rows, place_rows
 from mpjax.parallel.rules import batch_sharding
@@ -142,6 +143,9 @@ def train(
             say(f"{folder}: going on at update {int(state.step)}")
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         say(f"{parameters:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
+        if mesh.shape["context"] > 1:
+            way = sharded_attention.explain(experiment.model.heads, mesh)
+            say(f"{mesh.shape['context']} devices share a sequence: {way}")
 
         if policy.goes_back and restored is None:
             checkpoints.save(state)
@@ -213,6 +217,9 @@ def _run_stage(
         bptt_depth=stage.bptt_depth,
         given=stage.given,
     )
+    # A state goes out as it came in, else the next update would be compiled anew.
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
     make_step = functools.partial(
         make_train_step,
         objective,
@@ -221,9 +228,12 @@ def _run_stage(
         micro_batches=training.micro_batches,
         first_update=last - stage.steps,
         repeat=stage.repeat,
+        shardings=shardings.params,
     )
     train_step = jax.jit(
-        make_step(stage.optimizer.transformation(stage.steps)), donate_argnums=() if check_numerics else 0
+        make_step(stage.optimizer.transformation(stage.steps)),
+        donate_argnums=() if check_numerics else 0,
+        out_shardings=(shardings, everywhere),
     )
 
     def due_at(step: int, stop: bool) -> dict[str, bool]:

@@ -27,6 +27,7 @@ def make_train_step(
     micro_batches: int = 1,
     first_update: int = 0,
     repeat: int = 1,
+    shardings: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds the step of one stage.
 
@@ -38,6 +39,8 @@ def make_train_step(
         micro_batches: equal slices of the batch whose gradients are accumulated one after another.
         first_update: at which the stage begins.
         repeat: updates in a row that see the same batch, from `first_update` on.
+        shardings: of the parameters, which their gradients take over as soon as they are summed; None leaves that to
+            the compiler.
 
     Returns:
         A function for `jax.jit`; metrics are float32 scalars `loss`, `gradient_norm` and `forwards_per_update`, and
@@ -64,6 +67,8 @@ def make_train_step(
             zeros = jax.tree.map(jnp.zeros_like, trained)
             losses, grads, carry = _in_parts(gradients, micro_batches, forcing.carry_by_video, zeros, carry, batch, key)
 
+        if shardings is not None:
+            grads = jax.lax.with_sharding_constraint(grads, partition(shardings, trainable)[0])
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = merge(optax.apply_updates(trained, updates), frozen)
         n = state.step.astype(jnp.float32)

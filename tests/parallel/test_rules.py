@@ -8,14 +8,14 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from mpjax.errors import InputError
 from mpjax.models.memorypack import Denoiser
-from mpjax.parallel.mesh import AXES, MeshShape
-from mpjax.parallel.rules import RULES, batch_sharding, spec, tree_shardings
+from mpjax.parallel.mesh import AXES
+from mpjax.parallel.rules import RULES, batch_sharding, constrain, devices_along, fitting_spec, spec, tree_shardings
 from mpjax.training.trainable import parameter_path
 from tests.tiny import tiny_architecture, tiny_batch
 
 
-def mesh(data=1, fsdp=1, tensor=1):
-    return AbstractMesh((data, fsdp, tensor), AXES)
+def mesh(data=1, fsdp=1, context=1, tensor=1):
+    return AbstractMesh((data, fsdp, context, tensor), AXES)
 
 
 def test_spec_maps_names_to_mesh_axes():
@@ -65,30 +65,21 @@ def test_every_matrix_of_the_network_is_split():
 
 
 def test_batches_are_split_over_data_and_fsdp():
-    sharding = batch_sharding(mesh(data=2, fsdp=2, tensor=2), 8)
+    sharding = batch_sharding(mesh(data=2, fsdp=2, context=3, tensor=2), 8)
     assert sharding.spec == PartitionSpec(("data", "fsdp")) and sharding.shard_shape((8, 3)) == (2, 3)
     with pytest.raises(InputError, match=r"batch_size is 6: it must be a multiple of the mesh's data · fsdp = 4"):
         batch_sharding(mesh(data=2, fsdp=2, tensor=2), 6)
 
 
-# -- Meshes ----------------------------------------------------------------------------------------------------------
+def test_activations_follow_the_table_where_they_divide():
+    sizes = mesh(data=2, fsdp=2, context=4, tensor=2).shape
+    assert fitting_spec(("batch", "length", "mlp"), (4, 8, 6), sizes) == PartitionSpec(
+        ("data", "fsdp"), "context", "tensor"
+    )
+    assert fitting_spec(("batch", "length", "mlp"), (2, 6, 5), sizes) == PartitionSpec(None, None, None)
 
 
-def test_the_default_mesh_is_one_device():
-    assert dict(MeshShape().build().shape) == dict.fromkeys(AXES, 1)
-
-
-def test_data_0_takes_the_devices_that_are_left():
-    assert MeshShape(data=0).build().size == len(jax.devices())
-
-
-@pytest.mark.parametrize("fields", [{"data": 3}, {"tensor": 64}, {"data": 0, "fsdp": 5}])
-def test_a_mesh_needs_as_many_devices_as_there_are(fields):
-    with pytest.raises(InputError, match=r"mesh \(data .* devices, but there are"):
-        MeshShape(**fields).build(jax.devices()[:1])
-
-
-@pytest.mark.parametrize("fields", [{"data": -1}, {"fsdp": 0}, {"tensor": -2}])
-def test_bad_fields_are_named(fields):
-    with pytest.raises(InputError, match=f"^{next(iter(fields))} is "):
-        MeshShape(**fields)
+def test_without_a_mesh_nothing_is_constrained():
+    x = jnp.zeros((4, 8, 6))
+    jaxpr = jax.make_jaxpr(lambda x: constrain(x, ("batch", "length", None)))(x)
+    assert not jaxpr.eqns and devices_along("length") == 1
