@@ -22,6 +22,8 @@ SMOKE = f"{config.find('recall_tiny.py')}:smoke"
         (["train", f"--config={SMOKE}", "--sed=1"], "--sed=1 is no flag of this command"),
         (["train", f"--config={SMOKE}", "--config.mesh.tensor=64"], "needs 64 devices"),
         (["train", f"--config={SMOKE}", "--init=nothing"], "nothing holds no weights"),
+        (["generate", "--weights=nothing", "--out=x.mp4", "--mesh=context=32,tensor=2"], "needs 64 devices"),
+        (["generate", "--weights=nothing", "--out=x.mp4", "--mesh=model=2"], "write it as context=2,tensor=2"),
         (["encode", f"--config={SMOKE}", "--input=nothing"], "give a config with kind='clips'"),
     ],
 )

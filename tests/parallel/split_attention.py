@@ -1,6 +1,6 @@
 """Run as a script by `processes.run`: attention on meshes against float64, forward and backward.
 
-Prints for each case how it was split and the largest errors of output and gradients, over their largest entries.
+Prints for each case how it was split, whether it goes in a loop, and the largest errors of output and gradients, over their largest entries.
 """
 
 import json
@@ -77,6 +77,7 @@ def case(mesh, b, n, m, heads, mask, dtype="float32", largest=None):
         "errors": errors,
         "ring": "collective_permute" in text,
         "exchange": "all_to_all" in text,
+        "loop": "stablehlo.while" in text,
     }
 
 

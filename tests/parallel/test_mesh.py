@@ -81,5 +81,5 @@ def test_a_mesh_in_words():
 
 @pytest.mark.parametrize("text", ["", "context", "context=", "context=-1", "model=2", "data=2,data=2", "data=2;fsdp=2"])
 def test_other_words_are_refused(text):
-    with pytest.raises(InputError, match="^mesh is .*: write it as context=2,tensor=2, with names among slices, data"):
+    with pytest.raises(InputError, match=r"^mesh is .*: write it as context=2,tensor=2, with names among slices, data"):
         parse_mesh(text)
