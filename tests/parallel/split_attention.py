@@ -1,6 +1,7 @@
 """Run as a script by `processes.run`: attention on meshes against float64, forward and backward.
 
-Prints for each case how it was split, whether it goes in a loop, and the largest errors of output and gradients, over their largest entries.
+Prints for each case how it was split, whether it goes in a loop, and the largest errors of output and gradients, over
+their largest entries.
 """
 
 import json
