@@ -13,6 +13,9 @@ from mpjax.parallel.rules import HIDDEN, constrain
 EPSILON = 1e-6
 SINUSOID_FREQUENCIES = (10000.0 ** (-np.arange(128) / 128)).astype(np.float32)
 
+# Tokens that are pictures are few numbers, and rows and columns of a picture are no parts of a sequence: not split.
+PICTURES = ("batch", None, None)
+
 default_init = nn.initializers.xavier_uniform()
 
 
@@ -148,13 +151,13 @@ def patchify(x: jax.Array, kernel: tuple[int, int, int]) -> jax.Array:
     b, t, h, w, c = x.shape
     kt, kh, kw = kernel
     x = x.reshape(b, t // kt, kt, h // kh, kh, w // kw, kw, c)
-    return x.transpose(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, -1, c * kt * kh * kw)
+    return constrain(x.transpose(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, -1, c * kt * kh * kw), PICTURES)
 
 
 def unpatchify(tokens: jax.Array, frames: int, height: int, width: int, patch: int) -> jax.Array:
     """The inverse for time patch 1: `[b, t·(h/p)·(w/p), c·p·p]` → `[b, t, h, w, c]`, channel order (c, py, px)."""
     b = tokens.shape[0]
-    x = tokens.reshape(b, frames, height // patch, width // patch, -1, patch, patch)
+    x = constrain(tokens, PICTURES).reshape(b, frames, height // patch, width // patch, -1, patch, patch)
     return x.transpose(0, 1, 2, 5, 3, 6, 4).reshape(b, frames, height, width, -1)
 
 

@@ -1,7 +1,8 @@
 """Run as a script by `processes.run`: five updates of a tiny network on every mesh of a spec, into an .npz a mesh.
 
 `MESH.npz`, by process 0: `losses` [5], `forwards` [5], `gradient.STEP.NAME`, `params.NAME`, `carry`. Printed for each
-mesh: the share of parameters, gradients, averages and carry that the first device of this process holds.
+mesh: the share of parameters, gradients, averages and carry that the first device of this process holds, and how many
+programs the last update compiled.
 """
 
 import dataclasses
@@ -28,6 +29,10 @@ from mpjax.training.trainable import parameter_path
 from tests.parallel.processes import join
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
+COMPILED: list[str] = []  # a name for every compilation of this process
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: COMPILED.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
+)
 STEPS, LEARNING_RATE = 5, {"sgd": 0.05, "adamw": 1e-3}
 
 
@@ -78,15 +83,16 @@ def updates(optimizer, shape):
     found = {"losses": [], "forwards": []}
     with jax.set_mesh(mesh):
         for n in range(STEPS):
+            before = len(COMPILED)
             state, metrics = step(state, batch)
+            again = len(COMPILED) - before  # the state of an update is what the next one takes
             found["losses"].append(float(metrics["loss"]))
             found["forwards"].append(float(metrics["forwards_per_update"]))
             found.update(named(f"gradient.{n}", state.opt_state[0], mesh))
-        assert step._cache_size() == 1  # the state of an update is what the next one takes
     found.update(named("params", state.params, mesh))
     found.update(named("carry", state.carry, mesh))
     trees = {"params": state.params, "gradient": state.opt_state[0], "ema": state.ema, "carry": state.carry}
-    return found, {name: share(tree) for name, tree in trees.items()}
+    return found, {name: share(tree) for name, tree in trees.items()} | {"compiled_again": again}
 
 
 def named(prefix, tree, mesh):

@@ -52,6 +52,7 @@ def check(folder, name, shares, params):
     assert not off
     mesh = MESHES[name][0]
     videos = mesh.get("slices", 1) * mesh.get("data", 1) * mesh.get("fsdp", 1)
+    assert shares["compiled_again"] == 0
     assert shares["carry"] == 1 / videos
     assert shares["params"] == shares["gradient"] == shares["ema"] <= params
     assert (shares["params"] == 1.0) == (params == 1.0)
