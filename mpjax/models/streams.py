@@ -38,6 +38,8 @@ def part_streams(z: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
 
 def table_of_first(table: Table) -> Table:
     """The RoPE table of the first stream, padded as its tokens are."""
+    if devices_along("length") == 1:
+        return table
     cos, sin = (pad_stream(part[None])[0] for part in table)
     return cos, sin
 
