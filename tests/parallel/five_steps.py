@@ -6,6 +6,7 @@ programs the last update compiled.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -33,21 +34,19 @@ COMPILED: list[str] = []  # a name for every compilation of this process
 jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: COMPILED.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
 )
-STEPS, LEARNING_RATE = 5, {"sgd": 0.05, "adamw": 1e-3}
+STEPS, LEARNING_RATE = 5, 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """An optimizer that keeps the gradient it was given."""
-
-    kind: str
+    """Gradient descent that keeps the gradient it was given."""
 
     def transformation(self, steps):
         del steps
         keep = optax.GradientTransformation(
             lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, _, params=None: (grads, grads)
         )
-        return optax.chain(keep, getattr(optax, self.kind)(LEARNING_RATE[self.kind]))
+        return optax.chain(keep, optax.sgd(LEARNING_RATE))
 
 
 def ragged_batch(architecture):
@@ -58,12 +57,12 @@ def ragged_batch(architecture):
     return batch.replace(weight=jnp.asarray(weight))
 
 
-def updates(optimizer, shape):
+def updates(shape):
     """(arrays by name, shares) of five updates on a mesh."""
     denoiser = Denoiser(tiny_architecture())
     batch = ragged_batch(denoiser.architecture)
     # Echo: its carry, the residuals of the last update, is sharded as the batch.
-    stage = Stage(steps=STEPS, forcing=Echo(), optimizer=Recorded(optimizer), curriculum=((0, 3),), repeat=2)
+    stage = Stage(steps=STEPS, forcing=Echo(), optimizer=Recorded(), curriculum=((0, 3),), repeat=2)
     mesh = MeshShape(**shape).build()
     factory = StateFactory(denoiser=denoiser, seed=0, batch=batch, mesh=mesh)
     state, given = factory.create(stage), perturbed_params(denoiser, batch)
@@ -98,9 +97,15 @@ def updates(optimizer, shape):
 def named(prefix, tree, mesh):
     """Whole arrays on the host, by name."""
     if jax.process_count() > 1:
-        tree = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+        tree = gathering(mesh)(tree)
     leaves = jax.tree.leaves_with_path(tree)
     return {f"{prefix}.{parameter_path(path)}": np.asarray(leaf) for path, leaf in leaves}
+
+
+@functools.cache
+def gathering(mesh):
+    """Makes every array whole on every device."""
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def share(tree):
@@ -110,10 +115,10 @@ def share(tree):
 
 
 def main(spec):
-    """{"folder", "optimizer", "meshes": {name: fields}} → the shares by name."""
+    """{"folder", "meshes": {name: fields}} → the shares by name."""
     rows = {}
     for name, shape in spec["meshes"].items():
-        found, rows[name] = updates(spec["optimizer"], shape)
+        found, rows[name] = updates(shape)
         if jax.process_index() == 0:
             np.savez(Path(spec["folder"]) / f"{name}.npz", **found)
     print(json.dumps(rows), flush=True)

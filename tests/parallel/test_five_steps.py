@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.parallel.five_steps import LEARNING_RATE, STEPS
+from tests.parallel.five_steps import STEPS
 from tests.parallel.processes import run
 
-ROUND_OFF = 1e-5
+ROUND_OFF = 5e-6  # seen: 8e-7
 # A mesh, and how much of the parameters a device may hold.
 MESHES = {
     "context4_data2": ({"context": 4, "data": 2}, 1.0),
@@ -20,29 +20,30 @@ SLOW = [name for name in MESHES if name != "context4_data2"]
 
 
 @pytest.fixture(scope="module")
-def sgd(tmp_path_factory):
+def steps(tmp_path_factory):
     """(folder with one device's five updates and those of the first mesh, shares)."""
-    folder = tmp_path_factory.mktemp("sgd")
+    folder = tmp_path_factory.mktemp("steps")
     meshes = {"one": {}, "context4_data2": MESHES["context4_data2"][0]}
-    return folder, run("five_steps.py", {"folder": str(folder), "optimizer": "sgd", "meshes": meshes})
+    return folder, run("five_steps.py", {"folder": str(folder), "meshes": meshes})
 
 
 @pytest.fixture(scope="module")
-def others(sgd):
+def others(steps):
     """The same for all other meshes."""
     meshes = {name: MESHES[name][0] for name in SLOW}
-    return sgd[0], run("five_steps.py", {"folder": str(sgd[0]), "optimizer": "sgd", "meshes": meshes})
+    return steps[0], run("five_steps.py", {"folder": str(steps[0]), "meshes": meshes})
 
 
 def differences(folder, name):
     """{array: largest difference from one device's, over the largest entry of its kind there}."""
-    with np.load(folder / "one.npz") as want, np.load(folder / f"{name}.npz") as got:
-        assert set(want.files) == set(got.files)
-        kinds = {}
-        for key in want.files:
-            kind = key.rsplit(".", 1)[0]
-            kinds[kind] = max(kinds.get(kind, 0.0), float(np.abs(want[key]).max()))
-        return {key: float(np.abs(got[key] - want[key]).max()) / kinds[key.rsplit(".", 1)[0]] for key in want.files}
+    with np.load(folder / "one.npz") as one, np.load(folder / f"{name}.npz") as mesh:
+        want, got = ({key: arrays[key].astype(np.float64) for key in arrays.files} for arrays in (one, mesh))
+    assert set(want) == set(got)
+    kinds: dict[str, float] = {}
+    for key, value in want.items():
+        kind = key.rsplit(".", 1)[0]
+        kinds[kind] = max(kinds.get(kind, 0.0), np.abs(value).max())
+    return {key: np.abs(got[key] - value).max() / kinds[key.rsplit(".", 1)[0]] for key, value in want.items()}
 
 
 def check(folder, name, shares, params):
@@ -58,9 +59,9 @@ def check(folder, name, shares, params):
     assert (shares["params"] == 1.0) == (params == 1.0)
 
 
-def test_the_updates_say_something(sgd):
+def test_the_updates_say_something(steps):
     """Losses differ, every leaf moves that can, and the last gradients are no round-off."""
-    with np.load(sgd[0] / "one.npz") as found:
+    with np.load(steps[0] / "one.npz") as found:
         assert len(set(found["losses"])) == STEPS and np.isfinite(found["losses"]).all()
         largest = {key: float(np.abs(found[key]).max()) for key in found.files if key.startswith("gradient.4.")}
     # Softmax cannot see the bias of a key.
@@ -69,8 +70,8 @@ def test_the_updates_say_something(sgd):
     ]
 
 
-def test_context_and_data(sgd):
-    check(sgd[0], "context4_data2", sgd[1]["context4_data2"], 1.0)
+def test_context_and_data(steps):
+    check(steps[0], "context4_data2", steps[1]["context4_data2"], 1.0)
 
 
 @pytest.mark.slow
@@ -79,23 +80,10 @@ def test_every_mesh(others, name):
     check(others[0], name, others[1][name], MESHES[name][1])
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_processes_over_loopback(sgd, tmp_path, count):
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_over_loopback(steps, count):
     """Two slices are two processes of four devices, or pairs of processes of two."""
     meshes = {"slices2_fsdp4": MESHES["slices2_fsdp4"][0]}
-    shares = run("five_steps.py", {"folder": str(sgd[0]), "optimizer": "sgd", "meshes": meshes}, count)
-    check(sgd[0], "slices2_fsdp4", shares["slices2_fsdp4"], MESHES["slices2_fsdp4"][1])
-
-
-@pytest.mark.slow
-def test_adamw(tmp_path):
-    """Adam divides a gradient by its size: where that is round-off, so is the sign of a whole step."""
-    meshes = {"one": {}, **{name: shape for name, (shape, _) in MESHES.items()}}
-    run("five_steps.py", {"folder": str(tmp_path), "optimizer": "adamw", "meshes": meshes})
-    for name in MESHES:
-        with np.load(tmp_path / "one.npz") as want, np.load(tmp_path / f"{name}.npz") as got:
-            np.testing.assert_allclose(got["losses"], want["losses"], rtol=ROUND_OFF)
-            keys = [key for key in want.files if key.startswith("params.")]
-            off = {key: np.abs(got[key] - want[key]).max() for key in keys}
-        print(name, {k: float(v) for k, v in sorted(off.items(), key=lambda kv: -kv[1])[:8]})
-        assert max(off.values()) <= STEPS * LEARNING_RATE["adamw"]
+    shares = run("five_steps.py", {"folder": str(steps[0]), "meshes": meshes}, count)
+    check(steps[0], "slices2_fsdp4", shares["slices2_fsdp4"], MESHES["slices2_fsdp4"][1])
