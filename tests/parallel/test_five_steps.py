@@ -6,12 +6,12 @@ import pytest
 from tests.parallel.five_steps import STEPS
 from tests.parallel.processes import run
 
-ROUND_OFF = 5e-6  # seen: 8e-7
+ROUND_OFF = 5e-6  # seen: 1.2e-6
 # A mesh, and how much of the parameters a device may hold.
 MESHES = {
     "context4_data2": ({"context": 4, "data": 2}, 1.0),
     "data8": ({"data": 8}, 1.0),
-    "fsdp8": ({"fsdp": 8}, 0.3),
+    "fsdp8": ({"fsdp": 8}, 0.4),
     "tensor2_fsdp4": ({"tensor": 2, "fsdp": 4}, 0.3),
     "slices2_fsdp4": ({"slices": 2, "fsdp": 4}, 0.35),
     "context2_fsdp2_tensor2": ({"context": 2, "fsdp": 2, "tensor": 2}, 0.45),
