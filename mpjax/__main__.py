@@ -1,6 +1,7 @@
 """python -m mpjax VERB …"""
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -301,6 +302,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb; bad input prints one sentence and returns 2, a stop 130 (Ctrl-C) or 143 (SIGTERM)."""
     args, rest = parser().parse_known_args(arguments)
+    log = logging.getLogger("mpjax")
+    log.setLevel(logging.INFO)
+    log.handlers = [logging.StreamHandler()]  # to stderr: what was chosen for this machine
     try:
         args.run_verb(args, rest)
     except InputError as error:

@@ -1,5 +1,8 @@
 """The one entry to attention. Every block of every network here calls it, so a kernel is chosen in one place.
 
+On TPU and NVIDIA it is one of `attention_kernels`, where the shapes allow it; elsewhere the plain product. The choice
+is logged.
+
 The scores of FramePack-F1 at 480×832, 24 heads times 21,157² tokens, would be 43 GB in float32. Where those of a video
 exceed `LARGEST_SCORES`, queries go through a piece at a time: each still sees all keys at once, so its softmax is the
 same, and the backward pass computes the scores of a piece anew. No array of all scores ever exists, in either pass.
@@ -8,13 +11,17 @@ On a mesh all this is what one device does with its own videos, heads and, along
 sequence (`parallel.sharded_attention`); the limit holds for its share.
 """
 
+import functools
+import logging
 import math
 
 import jax
 import jax.numpy as jnp
 
+from mpjax.models.attention_kernels import choose
 from mpjax.parallel.rules import on_mesh
 from mpjax.parallel.sharded_attention import sharded_attention
+from mpjax.parallel.target import target_device
 
 LARGEST_SCORES = 2**30  # bytes of float32, of one video on one device
 
@@ -40,9 +47,19 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
 
 def _on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
     """`attention` with heads apart, `[b, n, heads, head_dim]`."""
+    choice = choose(target_device(), query, key, value, mask)
+    _log(choice.words)
+    if choice.kernel:
+        return choice.kernel(query, key, value, mask)
     _, n, heads, _ = query.shape
     pieces = math.ceil(4 * heads * n * key.shape[1] / LARGEST_SCORES)
     return _whole(query, key, value, mask) if pieces <= 1 else _in_pieces(query, key, value, mask, pieces)
+
+
+@functools.cache
+def _log(words: str) -> None:
+    """Once for each choice."""
+    logging.getLogger(__name__).info("attention: %s", words)
 
 
 def _in_pieces(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, pieces: int) -> jax.Array:
@@ -72,7 +89,7 @@ def _whole(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     if mask is not None:
         mask = mask[:, None, None] if mask.ndim == 2 else mask[:, None]
-    merge = jax.default_backend() == "cpu"
+    merge = target_device()[0] == "cpu"
     if merge:
         # One batched product over batch · heads is twice as fast there as one over two axes.
         query, key, value = (x.reshape(b * heads, -1, head_dim) for x in (query, key, value))
