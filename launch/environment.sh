@@ -42,7 +42,7 @@ _fingerprint() {
     "$1" - "$ROOT" <<'PYTHON_CODE'
 import hashlib, pathlib, platform, sys
 digest = hashlib.sha256(f"{platform.python_implementation()} {platform.python_version()} {sys.argv[1]}".encode())
-for name in ("pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+for name in ("pyproject.toml", "requirements.txt", "requirements-dev.txt", "requirements-plan.txt"):
     digest.update(pathlib.Path(sys.argv[1], name).read_bytes())
 print(digest.hexdigest())
 PYTHON_CODE
@@ -60,7 +60,7 @@ prepare_environment() {
         "$kind $fingerprint" | "dev $fingerprint") return ;;
     esac
     if [[ "$kind" == dev ]]; then
-        requirements+=(-r "$ROOT/requirements-dev.txt")
+        requirements+=(-r "$ROOT/requirements-dev.txt" -r "$ROOT/requirements-plan.txt")
     fi
     echo "environment: installing into $ROOT/.venv"
     # An interrupted run may have left a .venv without pip, and PYTHON may ask for another version than it has.

@@ -77,6 +77,28 @@ def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     convert(args)
 
 
+def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
+    # The TPU compiler asks the network which TPU it runs on, unless it is told; the tracing is done by the CPU.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at once
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
+    from mpjax import experiment
+    from mpjax.plan.command import Request, plan
+
+    request = Request(
+        topology=args.topology,
+        mesh=args.mesh or "",
+        steps=tuple(args.step or ()),
+        segments=args.segments,
+        search=args.search,
+        cache=args.cache,
+        out=args.out,
+    )
+    plan(experiment.load(args.config, overrides), request)
+
+
 def _demo(args: argparse.Namespace, overrides: list[str]) -> None:
     _no_overrides(overrides)
     # The demo compiles a dozen small programs: at level 1 they compile twice as fast and run as fast.
@@ -275,6 +297,22 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--segments", type=int, default=24, help="generated segments of D1 and D2 (default: 24)")
     verb.add_argument("--seed", type=int, default=0, help="of clips and noise")
     verb.add_argument("--out", type=Path, help="output folder (default: recall in the run folder)")
+
+    verb = add("plan", _plan, "Compile a run for a TPU slice that is not here: memory, traffic, and time at best.")
+    verb.add_argument("--config", required=True, help=f"config file; {fields} --config.model.remat=dots")
+    verb.add_argument(
+        "--topology", required=True, help="slice, such as v5p:8x8x8 or v6e:16x16; with --search a chip, such as v6e"
+    )
+    verb.add_argument("--mesh", help="such as fsdp=256,context=2 (default: all chips on fsdp)")
+    verb.add_argument(
+        "--step", action="append", help="'stage 1', 'stage 2', … or generate; repeatable (default: all of them)"
+    )
+    verb.add_argument("--segments", type=int, help="of a video in training (default: training.segments)")
+    verb.add_argument("--search", action="store_true", help="find the smallest slice that each stage fits")
+    verb.add_argument(
+        "--cache", type=Path, default=Path("runs/plan"), help="folder of what was compiled (default: runs/plan)"
+    )
+    verb.add_argument("--out", type=Path, help="folder for a Markdown table, plan.md")
 
     verb = add("convert", _convert, "Turn a PyTorch checkpoint into a run folder, or a run folder into a checkpoint.")
     source = verb.add_mutually_exclusive_group(required=True)

@@ -20,7 +20,7 @@ FLOORS = [
     ["experiment"],
     ["datasets", "weights"],
     ["generation", "interop.convert", "training"],
-    ["api", "evaluation"],
+    ["api", "evaluation", "plan"],
     ["ablation", "demo"],
     ["__init__", "__main__"],
 ]

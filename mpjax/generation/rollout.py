@@ -49,21 +49,8 @@ class Rollout:
         self._params = jax.device_put(params)
         self._pack = denoiser.architecture.framepack
 
-        def sample(
-            params: dict,
-            state: VideoState,
-            key: jax.Array,
-            segment: jax.Array,
-            prompt: Prompts,
-            negative: Prompts | None,
-        ):
-            size = state.history.reference.shape[2:]
-            noise = segment_noise(key, segment, (1, self._pack.segment_frames, *size))
-            latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, negative, cache)
-            return latents, append_segment(denoiser, params, state, latents)
-
         self._start = self._compiled(functools.partial(start_video, denoiser))
-        self._sample = self._compiled(sample)
+        self._sample = self._compiled(segment_sampler(denoiser, sampler, classifier_free, cache))
         self._append = self._compiled(functools.partial(append_segment, denoiser))
 
     def _compiled(self, function: Callable) -> Callable:
@@ -198,6 +185,31 @@ class Rollout:
     def _decode(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
         frames, tail = self.codec.decode_stream(state.tail, latents)
         return to_uint8(frames[0]), dataclasses.replace(state, frames=state.frames + frames.shape[1], tail=tail)
+
+
+def segment_sampler(
+    denoiser: Denoiser, sampler: Sampler, classifier_free: ClassifierFree = UNGUIDED, cache: TeaCache | None = None
+) -> Callable:
+    """The step of a generation, for `jax.jit`: (params, state, key, segment, prompt, negative) → (latents, state).
+
+    `state` is a `VideoState` of one video, `segment` the number of the segment that is drawn, `[1, f, h, w, c]`.
+    """
+    frames = denoiser.architecture.framepack.segment_frames
+
+    def sample(
+        params: dict,
+        state: VideoState,
+        key: jax.Array,
+        segment: jax.Array,
+        prompt: Prompts,
+        negative: Prompts | None,
+    ) -> tuple[jax.Array, VideoState]:
+        size = state.history.reference.shape[2:]
+        noise = segment_noise(key, segment, (1, frames, *size))
+        latents = sample_segment(denoiser, sampler, params, state, prompt, noise, classifier_free, negative, cache)
+        return latents, append_segment(denoiser, params, state, latents)
+
+    return sample
 
 
 def segment_noise(key: jax.Array, segment: jax.Array, shape: tuple[int, ...]) -> jax.Array:

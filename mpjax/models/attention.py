@@ -47,8 +47,9 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
 
 def _on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
     """`attention` with heads apart, `[b, n, heads, head_dim]`."""
-    choice = choose(target_device(), query, key, value, mask)
-    _log(choice.words)
+    device = target_device()
+    choice = choose(device, query, key, value, mask)
+    _log(choice.words, logging.DEBUG if device[0] == "cpu" else logging.INFO)
     if choice.kernel:
         return choice.kernel(query, key, value, mask)
     _, n, heads, _ = query.shape
@@ -57,9 +58,9 @@ def _on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax
 
 
 @functools.cache
-def _log(words: str) -> None:
-    """Once for each choice."""
-    logging.getLogger(__name__).info("attention: %s", words)
+def _log(words: str, level: int) -> None:
+    """Once for each choice; a CPU has none."""
+    logging.getLogger(__name__).log(level, "attention: %s", words)
 
 
 def _in_pieces(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, pieces: int) -> jax.Array:

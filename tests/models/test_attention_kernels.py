@@ -124,13 +124,13 @@ def test_choice(device, arrays, kernel):
 
 def test_the_choice_is_logged_once(monkeypatch, caplog):
     module._log.cache_clear()
-    monkeypatch.setattr(module, "target_device", lambda: ("cpu", "a CPU"))
+    monkeypatch.setattr(module, "target_device", lambda: ("gpu", "a card"))
     x = jnp.zeros((1, 4, 1, 8))
     with caplog.at_level(logging.INFO, "mpjax"):
         for _ in range(2):
             attention(x, x, x)
     assert [record.getMessage() for record in caplog.records] == [
-        "attention: plain products on a CPU: no kernel for it"
+        "attention: plain products on a card: no kernel for it"
     ]
 
 

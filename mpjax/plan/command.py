@@ -1,0 +1,102 @@
+"""`python -m mpjax plan`: what a step would take on a TPU slice, from the TPU's own compiler on this machine."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from mpjax.errors import InputError
+from mpjax.experiment import Experiment
+from mpjax.parallel.mesh import MeshShape, parse_mesh
+from mpjax.plan.chips import CHIPS, parse_slice
+from mpjax.plan.row import GENERATE, Row
+from mpjax.plan.search import Parameters, search
+from mpjax.plan.steps import network_inputs, tokens_of, topology_devices
+from mpjax.plan.store import Store
+from mpjax.plan.tables import sentence, table
+from mpjax.training.trainable import partition
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """The flags of the command.
+
+    Attributes:
+        topology: a slice, `v5p:8x8x8`, or with `search` a chip, `v5p`.
+        mesh: `fsdp=256,context=2`; empty puts all chips on fsdp.
+        steps: `stage 1`, … or `generate`; empty are all stages and `generate`, or with `search` all stages.
+        segments: of a video in training.
+        search: look for the smallest slice that fits.
+        cache: folder of compiled rows.
+        out: folder for `plan.md`, or None.
+    """
+
+    topology: str
+    mesh: str = ""
+    steps: tuple[str, ...] = ()
+    segments: int | None = None
+    search: bool = False
+    cache: Path = Path("runs/plan")
+    out: Path | None = None
+
+
+def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row]:
+    """Compiles, says and returns the rows.
+
+    Raises:
+        InputError: a flag names nothing that exists, or the TPU compiler is not installed.
+    """
+    stages = [f"stage {i + 1}" for i in range(len(experiment.training.stages))]
+    known = stages if request.search else [*stages, GENERATE]
+    steps = request.steps or tuple(known)
+    for step in steps:
+        if step not in known:
+            raise InputError(f"--step is {step!r}: it must be one of {', '.join(known)}")
+    segments = experiment.training.segments if request.segments is None else request.segments
+    if segments < 1:
+        raise InputError(f"--segments is {segments}: it must be at least 1")
+    if request.search:
+        if request.topology not in CHIPS:
+            raise InputError(f"--topology is {request.topology!r}: with --search it is one of {', '.join(CHIPS)}")
+        topology_devices(f"{request.topology}:{CHIPS[request.topology].slices[0]}")  # is the compiler there?
+    else:
+        parse_slice(request.topology)
+        topology_devices(request.topology)
+    store = Store(request.cache)
+    rows = []
+    for step in steps:
+        if request.search:
+            rows += _search(experiment, request.topology, step, segments, store, say)
+        else:
+            shape = parse_mesh(request.mesh) if request.mesh else MeshShape(fsdp=parse_slice(request.topology).size)
+            rows.append(store.row(experiment, request.topology, shape, step, segments))
+            say(sentence(rows[-1]))
+    if request.out is not None:
+        request.out.mkdir(parents=True, exist_ok=True)
+        (request.out / "plan.md").write_text(table(rows))
+    return rows
+
+
+def _search(experiment: Experiment, chip: str, step: str, segments: int, store: Store, say: Say) -> list[Row]:
+    def compile_one(experiment: Experiment, topology: str, shape: MeshShape) -> Row:
+        row = store.row(experiment, topology, shape, step, segments)
+        say(sentence(row))
+        return row
+
+    trainable = experiment.training.stages[int(step.removeprefix("stage ")) - 1].trainable
+    found = search(experiment, count(experiment, trainable), tokens_of(experiment), chip, compile_one)
+    if found.best is None:
+        say(f"{step}: no slice of {chip} fits")
+        return []
+    say(f"{step}: the smallest slice of {chip} that fits, and its best mesh:\n{sentence(found.best)}")
+    return [found.best]
+
+
+def count(experiment: Experiment, trainable: str) -> Parameters:
+    """Parameters of the network, and those of a trainable set."""
+    params, _ = network_inputs(experiment)
+    size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
+    return Parameters(all=size(params), trained=size(partition(params, trainable)[0]))

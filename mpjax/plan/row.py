@@ -1,0 +1,139 @@
+"""One compiled step as a row of numbers: memory, traffic, and the time that the chip's data sheet allows."""
+
+import dataclasses
+import time
+
+import jax
+
+from mpjax.experiment import Experiment
+from mpjax.parallel.mesh import AXES, MeshShape
+from mpjax.plan.chips import Slice, parse_slice
+from mpjax.plan.hlo import traffic
+from mpjax.plan.operations import generate_operations, train_operations
+from mpjax.plan.steps import lower_generate_step, lower_train_step, mesh_on, tokens_of, topology_devices
+
+GENERATE = "generate"
+MOST = 0.9  # of the HBM that a step may take
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A step on a slice. Bytes are per chip; seconds are the least that the data sheet allows.
+
+    Attributes:
+        topology, mesh, remat: where and how; the mesh in words.
+        step: `stage 1`, `stage 2`, … or `generate`.
+        chips, videos, segments: how many; videos are the global batch.
+        arguments, temporaries, peak: what the compiler plans in HBM; peak is all that lives at once.
+        memory: HBM of a chip.
+        error: what the compiler says where there is not enough memory for it to finish; then the rest is 0.
+        useful, executed: operations of all chips (`operations`).
+        accessed: bytes of HBM read and written.
+        moved, collectives: bytes sent and number, by kind of collective.
+        compute_seconds, memory_seconds, link_seconds: each alone at its data sheet's speed.
+        kernels: attention kernels in the binary and how often they run.
+        compile_seconds: of the compiler.
+    """
+
+    topology: str
+    mesh: str
+    remat: str
+    step: str
+    chips: int
+    videos: int
+    segments: int
+    memory: float
+    arguments: float = 0.0
+    temporaries: float = 0.0
+    peak: float = 0.0
+    error: str = ""
+    useful: float = 0.0
+    executed: float = 0.0
+    accessed: float = 0.0
+    moved: dict[str, float] = dataclasses.field(default_factory=dict)
+    collectives: dict[str, int] = dataclasses.field(default_factory=dict)
+    compute_seconds: float = 0.0
+    memory_seconds: float = 0.0
+    link_seconds: float = 0.0
+    kernels: dict[str, int] = dataclasses.field(default_factory=dict)
+    compile_seconds: float = 0.0
+
+    @property
+    def fits(self) -> bool:
+        """Whether it compiles into 90 % of the HBM."""
+        return not self.error and self.peak <= MOST * self.memory
+
+    @property
+    def seconds(self) -> float:
+        """A step, if computing, memory and links overlap perfectly."""
+        return max(self.compute_seconds, self.memory_seconds, self.link_seconds)
+
+    @property
+    def mfu(self) -> float:
+        """Useful operations over what the chips could do in that time: an upper bound."""
+        peak = parse_slice(self.topology).chip.flops * self.chips
+        return self.useful / (peak * self.seconds) if self.seconds else 0.0
+
+
+def describe(mesh: jax.sharding.Mesh) -> str:
+    """`fsdp 256 × context 2`."""
+    return " × ".join(f"{name} {mesh.shape[name]}" for name in AXES if mesh.shape[name] > 1) or "one chip"
+
+
+def compile_row(experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int) -> Row:
+    """Compiles a step, `stage N` or `generate`, and reads what came out.
+
+    Raises:
+        InputError: the topology or the mesh does not exist.
+    """
+    place: Slice = parse_slice(topology)
+    mesh = mesh_on(topology_devices(topology), shape)
+    tokens = tokens_of(experiment)
+    if step == GENERATE:
+        videos = segments = 1
+        lower = lambda: lower_generate_step(experiment, mesh)  # noqa: E731
+        operations = generate_operations(experiment, tokens)
+    else:
+        stage = experiment.training.stages[int(step.removeprefix("stage ")) - 1]
+        videos = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.training.micro_batches
+        lower = lambda: lower_train_step(experiment, stage, mesh, segments)  # noqa: E731
+        operations = train_operations(experiment, stage, tokens, videos, segments)
+    row = Row(
+        topology=topology,
+        mesh=describe(mesh),
+        remat=experiment.model.remat,
+        step=step,
+        chips=place.size,
+        videos=videos,
+        segments=segments,
+        memory=place.chip.memory,
+        useful=operations.useful,
+        executed=operations.executed,
+    )
+    lowered = lower()
+    start = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        seconds = time.monotonic() - start
+        return dataclasses.replace(row, error=" ".join(str(error).split())[:300], compile_seconds=seconds)
+    seconds = time.monotonic() - start
+    plan, found = compiled.memory_analysis(), traffic(compiled.as_text() or "")
+    assert plan is not None  # the TPU compiler always has one
+    held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return dataclasses.replace(
+        row,
+        arguments=plan.argument_size_in_bytes,
+        temporaries=plan.temp_size_in_bytes,
+        peak=held + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes,
+        accessed=found.memory,
+        moved=found.moved,
+        collectives=found.count,
+        compute_seconds=operations.executed / (place.size * place.chip.flops),
+        memory_seconds=found.memory / place.chip.memory_bandwidth,
+        link_seconds=sum(found.moved.values()) / place.chip.link_bandwidth,
+        kernels={name: count for name, count in found.kernels.items() if "splash" in name},
+        compile_seconds=seconds,
+    )

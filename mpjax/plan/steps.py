@@ -1,0 +1,144 @@
+"""The very steps that `train` and `generate` run, lowered for devices that are not here. Nothing is allocated."""
+
+import dataclasses
+import functools
+import importlib.util
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mpjax.conditioning.pretrained import IMAGE_TOKENS, TEXT_TOKENS
+from mpjax.data.batch import Batch
+from mpjax.errors import InputError
+from mpjax.experiment import Experiment
+from mpjax.generation.rollout import segment_sampler
+from mpjax.models.autoregressive import start_video
+from mpjax.models.encoders import Condition
+from mpjax.models.flops import Tokens, token_counts
+from mpjax.models.memorypack import Denoiser
+from mpjax.parallel.mesh import MeshShape
+from mpjax.parallel.rules import batch_sharding
+from mpjax.training.curriculum import Stage
+from mpjax.training.gradients import Objective
+from mpjax.training.state import StateFactory
+from mpjax.training.step import make_train_step
+
+
+def topology_devices(name: str) -> list:
+    """The devices of a TPU slice, which need not exist.
+
+    Raises:
+        InputError: the TPU compiler is not installed, or does not know this slice.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError("the TPU compiler is missing: pip install -r requirements-plan.txt")
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+    except Exception as error:  # the compiler raises JaxRuntimeError, ValueError or RuntimeError, by the mistake
+        raise InputError(
+            f"topology {name}: the TPU compiler refuses it ({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def example_batch(experiment: Experiment, videos: int, segments: int) -> Batch:
+    """Shapes and dtypes of a batch, as the data source of the experiment would give it."""
+    arch, spec = experiment.model, jax.ShapeDtypeStruct
+    frame = (*experiment.latent_size, arch.channels)
+    return Batch(
+        reference=spec((videos, 1, *frame), jnp.float32),
+        segments=spec((videos, segments, arch.framepack.segment_frames, *frame), jnp.float32),
+        prompts=_prompts(experiment, (videos, 1)),
+        weight=spec((videos, segments), jnp.float32),
+    )
+
+
+def _prompts(experiment: Experiment, batch: tuple[int, ...]) -> Any:
+    """Bytes for the built-in encoders, else embeddings of the pretrained ones; `batch` are the leading axes."""
+    arch = experiment.model
+    spec: Any = jax.ShapeDtypeStruct
+    if arch.encoders:
+        return spec((*batch, arch.encoders.prompt_bytes), jnp.int32)
+    return Condition(
+        text=spec((*batch, TEXT_TOKENS, arch.text_width), jnp.float32),
+        text_mask=spec((*batch, TEXT_TOKENS), bool),
+        pooled=spec((*batch, arch.pooled_width), jnp.float32),
+        image=spec((*batch, IMAGE_TOKENS, arch.image_width), jnp.float32),
+    )
+
+
+def network_inputs(experiment: Experiment) -> tuple[Any, tuple]:
+    """Shapes of the parameters, and of what `Denoiser.velocity` reads besides them, for one video."""
+    batch, denoiser = example_batch(experiment, 1, 1), Denoiser(experiment.model, experiment.guidance)
+    shape = lambda x: jax.ShapeDtypeStruct((1, *x.shape[2:]), x.dtype)  # noqa: E731
+    prompts, segment = jax.tree.map(shape, batch.prompts), shape(batch.segments)
+    params = nn.unbox(jax.eval_shape(denoiser.init, jax.random.key(0), prompts, batch.reference, segment))
+    history, memory = jax.eval_shape(denoiser.start, params, prompts, batch.reference)
+    condition = jax.eval_shape(denoiser.condition, params, prompts, batch.reference)
+    time = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return params, (segment, time, history, condition, memory)
+
+
+def tokens_of(experiment: Experiment) -> Tokens:
+    """The tokens that the network reads, from a trace of it."""
+    params, arguments = network_inputs(experiment)
+    inputs = jax.eval_shape(Denoiser(experiment.model, experiment.guidance).embed, params, *arguments)
+    condition = arguments[3]
+    text, image = condition.text.shape[1], condition.image.shape[1]
+    read = inputs.context.shape[1] - text - image
+    return token_counts(experiment.model, experiment.latent_size, text=text, image=image, memory=read)
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def lower_train_step(experiment: Experiment, stage: Stage, mesh: Mesh, segments: int) -> jax.stages.Lowered:
+    """One update of a stage: `segments` of one video for every data · fsdp share of the mesh and micro-batch."""
+    training = experiment.training
+    videos = mesh.shape["data"] * mesh.shape["fsdp"] * training.micro_batches
+    batch = example_batch(experiment, videos, segments)
+    denoiser = Denoiser(experiment.model, experiment.guidance)
+    state = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=batch, mesh=mesh).abstract(stage)
+    objective = Objective(
+        denoiser=denoiser, forcing=stage.forcing, time=stage.time, bptt_depth=stage.bptt_depth, given=stage.given
+    )
+    step = make_train_step(
+        objective,
+        stage.optimizer.transformation(stage.steps),
+        trainable=stage.trainable,
+        ema_decay=training.ema_decay,
+        micro_batches=training.micro_batches,
+        repeat=stage.repeat,
+    )
+    with jax.set_mesh(mesh):
+        return jax.jit(step, donate_argnums=0).lower(state, _placed(batch, batch_sharding(mesh, videos)))
+
+
+def lower_generate_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowered:
+    """One segment of one video: every step of the sampler, then history and memory."""
+    batch = example_batch(experiment, 1, 1)
+    denoiser = Denoiser(experiment.model, experiment.guidance)
+    factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=batch, mesh=mesh)
+    params = factory.abstract(experiment.training.stages[0]).params
+    whole = NamedSharding(mesh, PartitionSpec())
+    prompt = _placed(_prompts(experiment, (1,)), whole)
+    guided = experiment.classifier_free.active and experiment.model.encoders is None
+    sample = segment_sampler(denoiser, experiment.sampler, experiment.classifier_free)
+    with jax.set_mesh(mesh):
+        video = jax.eval_shape(functools.partial(start_video, denoiser), params, prompt, batch.reference)
+        key, number = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((), jnp.int32)))
+        arguments = _placed((video, key, number), whole)
+        return jax.jit(sample, out_shardings=whole).lower(params, *arguments, prompt, prompt if guided else None)
+
+
+def mesh_on(devices: list, shape: MeshShape) -> Mesh:
+    """The mesh over a slice's devices, its default too, which for a run is one device.
+
+    Raises:
+        InputError: it has another number of devices.
+    """
+    return (shape if shape != MeshShape() else dataclasses.replace(shape, data=0)).build(devices)

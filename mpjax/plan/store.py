@@ -1,0 +1,49 @@
+"""Rows that were compiled before: one JSON file each, so that a search that was stopped goes on."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from mpjax import config
+from mpjax.experiment import Experiment
+from mpjax.parallel.mesh import MeshShape
+from mpjax.plan.row import Row, compile_row
+
+PACKAGE = Path(__file__).parents[1]
+Say = Callable[[str], None]
+
+
+def _sources() -> str:
+    """A hash of the package: other code may compile to another program."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Store:
+    """Compiles rows, or takes them from a folder."""
+
+    def __init__(self, folder: Path, say: Say = print):
+        """`folder` is made when the first row is written."""
+        self._folder, self._say = folder, say
+        self._versions = [_sources(), *(version(name) for name in ("jax", "libtpu"))]
+        self.compiled = 0
+
+    def row(self, experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int) -> Row:
+        """As `compile_row`."""
+        fields = [config.to_dict(experiment), topology, dataclasses.asdict(shape), step, segments, *self._versions]
+        name = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+        path = self._folder / f"{name}.json"
+        if path.is_file():
+            return Row(**json.loads(path.read_text()))
+        row = compile_row(experiment, topology, shape, step, segments)
+        self.compiled += 1
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(dataclasses.asdict(row), indent=1))
+        partial.replace(path)
+        return row
