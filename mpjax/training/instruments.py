@@ -50,7 +50,9 @@ class Profile:
     def begin(self, step: int) -> None:
         """Update `step` comes next."""
         if not self._running and self._first <= step <= self._last:
-            jax.profiler.start_trace(self._folder)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # it looks into every thread of the process, and can bring it down
+            jax.profiler.start_trace(self._folder, profiler_options=options)
             self._running = True
 
     def end(self, step: int, result: Any) -> None:
