@@ -38,7 +38,7 @@ def test_sampler_and_guidance_of_the_experiment_draw_the_samples(monkeypatch):
 
 def test_held_out_batches_lie_where_those_of_training_do(tmp_path, monkeypatch):
     """Split over the mesh, not whole on the first device; read once."""
-    experiment = load(SMOKE)
+    experiment = load(SMOKE, ["--config.training.batch_size=2"])
     placement = batch_sharding(MeshShape().build(), 2)
     batch = jax.tree.map(np.asarray, tiny_batch(tiny_architecture()))
     datasets = types.SimpleNamespace(validation=[batch] * experiment.training.validation_batches)
