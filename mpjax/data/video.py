@@ -79,8 +79,8 @@ def read_frames(
     rate = Fraction(fps).limit_denominator(1001)
     limit = None if max_seconds is None else math.ceil(max_seconds * rate)
     to_rgb = FrameResizer(path, height, width)
-    with _open(path, deadline_seconds) as (container, stream):
-        timed = _decode(path, container, stream, deadline_seconds, note or (lambda _: None))
+    with open_stream(path, deadline_seconds) as (container, stream):
+        timed = decode(path, container, stream, deadline_seconds, note or (lambda _: None))
         source, rgb = None, None
         for frame in itertools.islice(resample(timed, rate), limit):
             if frame is not source:
@@ -108,8 +108,8 @@ def picture_size(path: Path, *, deadline_seconds: float = 60.0) -> tuple[int, in
     Raises:
         InputError: as `read_image`.
     """
-    with _open(path, deadline_seconds) as (container, stream):
-        frame = next(_decode(path, container, stream, deadline_seconds, lambda _: None)).frame
+    with open_stream(path, deadline_seconds) as (container, stream):
+        frame = next(decode(path, container, stream, deadline_seconds, lambda _: None)).frame
         size = frame.height, round(frame.width * (stream.sample_aspect_ratio or 1))
     return size[::-1] if round(frame.rotation / 90) % 2 else size
 
@@ -197,7 +197,12 @@ class FrameResizer:
 
 
 @contextmanager
-def _open(path: Path, deadline_seconds: float) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_stream(path: Path, deadline_seconds: float) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A file opened, and its first video stream that is no cover picture.
+
+    Raises:
+        InputError: not a media file with a video stream.
+    """
     # A named pipe would block for ever, so anything that is no regular file stays outside.
     if path.is_dir():
         raise InputError(f"{path}: a folder; give a file")
@@ -220,10 +225,14 @@ def _open(path: Path, deadline_seconds: float) -> Iterator[tuple[InputContainer,
         yield container, streams[0]
 
 
-def _decode(
+def decode(
     path: Path, container: InputContainer, stream: VideoStream, deadline_seconds: float, note: Callable[[str], None]
 ) -> Iterator[Timed]:
-    """Frames in presentation order up to the end of the stream or its first damage."""
+    """Frames in presentation order up to the end of the stream or its first damage, of which `note` is told.
+
+    Raises:
+        InputError: there is not one, or the deadline passed.
+    """
     spent, count = 0.0, 0
     last, step = Fraction(0), Fraction(1, 25) if not stream.average_rate else 1 / stream.average_rate
     packets = container.demux(stream)

@@ -1,0 +1,41 @@
+"""The frames of a video as they are stored: every one, once, at its own size; `video.read_frames` resamples."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mpjax.data.video import FrameResizer, decode, open_stream, picture_size
+from mpjax.errors import InputError
+
+DEADLINE_SECONDS = 3600.0
+
+
+def stored_frames(path: Path) -> Iterator[np.ndarray]:
+    """Every frame in display order, upright, in square pixels: uint8 `[height, width, 3]`.
+
+    The size is that of the first frame.
+
+    Raises:
+        InputError: as `count_frames`.
+    """
+    resize = FrameResizer(path, *picture_size(path))
+    with open_stream(path, DEADLINE_SECONDS) as (container, stream):
+        for timed in decode(path, container, stream, DEADLINE_SECONDS, lambda text: _refuse(path, text)):
+            yield resize(timed.frame, stream.sample_aspect_ratio)
+
+
+def count_frames(path: Path) -> tuple[int, float]:
+    """How many frames are stored, and how many a second; the file is decoded to its end.
+
+    Raises:
+        InputError: not a video, or damaged on the way.
+    """
+    with open_stream(path, DEADLINE_SECONDS) as (container, stream):
+        frames = sum(1 for _ in decode(path, container, stream, DEADLINE_SECONDS, lambda text: _refuse(path, text)))
+        rate = stream.average_rate or stream.base_rate or stream.guessed_rate
+        return frames, float(rate) if rate else 25.0
+
+
+def _refuse(path: Path, text: str) -> None:
+    raise InputError(f"{path}: {text.partition(';')[0]}; scores of a part are no scores of the video: write it again")

@@ -1,0 +1,71 @@
+"""Every metric that can be asked for by name, and the files that it needs."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mpjax.errors import InputError
+from mpjax.evaluation.metrics.metric import Metric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class File:
+    """A file that the user brings, since its authors publish it and we may not.
+
+    Attributes:
+        names: where it is looked for below the folder of weights; the first that is there is read.
+        source: where its authors publish it.
+    """
+
+    names: tuple[str, ...]
+    source: str
+
+    def find(self, folder: Path | None) -> Path | None:
+        """Where it lies, None if it does not."""
+        places = [] if folder is None else [folder / name for name in self.names]
+        return next((path for path in places if path.exists()), None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A metric before its files are read.
+
+    Attributes:
+        name: of the metric.
+        make: gives the metric; the paths are those of `files`, in order.
+        files: what it needs; none for a metric without a network.
+    """
+
+    name: str
+    make: Callable[..., Metric]
+    files: tuple[File, ...] = ()
+
+
+def choose(offers: Sequence[Offer], names: str, weights: Path | None) -> tuple[list[Metric], Mapping[str, str]]:
+    """The metrics of `--metrics`: `all`, or names with commas between them.
+
+    Returns:
+        the metrics, and for each that lacks files why it is left out (under `all` only).
+
+    Raises:
+        InputError: an unknown name, or one asked for by name whose files are not there.
+    """
+    by_name = {offer.name: offer for offer in offers}
+    asked = list(by_name) if names == "all" else [name.strip() for name in names.split(",")]
+    for name in asked:
+        if name not in by_name:
+            raise InputError(f"--metrics {name}: choose all or some of {', '.join(by_name)}")
+        if asked.count(name) > 1:
+            raise InputError(f"--metrics names {name} twice: name it once")
+    metrics, left_out = [], {}
+    for name in asked:
+        offer = by_name[name]
+        missing = [file for file in offer.files if file.find(weights) is None]
+        if not missing:
+            metrics.append(offer.make(*(file.find(weights) for file in offer.files)))
+            continue
+        what = " and ".join(f"{file.names[0]} (from {file.source})" for file in missing)
+        if names != "all":
+            raise InputError(f"--metrics {name} needs {what}: put it into the folder of --weights")
+        left_out[name] = f"needs {what}"
+    return metrics, left_out

@@ -1,0 +1,90 @@
+"""A video to be evaluated: its frames as they are stored, one at a time, and what a metric must know beside them."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mpjax.data.stored_frames import count_frames, stored_frames
+from mpjax.errors import InputError
+
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Video:
+    """A video, counted but not kept.
+
+    Attributes:
+        name: in tables; of a file its path as the user gave it.
+        fps: frames per second, the average.
+        frames: how many.
+        read: gives all frames in display order, uint8 `[height, width, 3]`, each time it is called.
+        image: the picture that it was generated from, uint8 `[height, width, 3]` of any size, or None.
+        joins: indices of the frames with which a generated segment begins, 0 left out; empty where unknown.
+        backward: it was generated from its end to its beginning.
+    """
+
+    name: str
+    fps: float
+    frames: int
+    read: Callable[[], Iterator[np.ndarray]]
+    image: np.ndarray | None = None
+    joins: tuple[int, ...] = ()
+    backward: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.frames / self.fps
+
+
+def open_video(path: Path, *, image: Path | None = None, joins: tuple[int, ...] = (), backward: bool = False) -> Video:
+    """Reads a video once to count its frames; see `Video` for the arguments.
+
+    Raises:
+        InputError: not a video that can be decoded to its end.
+    """
+    frames, fps = count_frames(path)
+    return Video(
+        name=str(path),
+        fps=fps,
+        frames=frames,
+        read=lambda: stored_frames(path),
+        image=None if image is None else next(stored_frames(image)),
+        joins=joins,
+        backward=backward,
+    )
+
+
+def find_videos(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, and of each folder the videos in it, by name.
+
+    Raises:
+        InputError: nothing there, a folder without a video, or a file twice.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise InputError(f"{path}: no video in this folder; they end in {', '.join(SUFFIXES)}")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder; check the path")
+    for path in found:
+        if found.count(path) > 1:
+            raise InputError(f"{path} is given twice: name it once")
+    return found
+
+
+def find_image(video: Path, folder: Path) -> Path | None:
+    """The picture in a folder that has the video's name, None if there is none."""
+    for suffix in PICTURES:
+        if (path := folder / f"{video.stem}{suffix}").is_file():
+            return path
+    return None
