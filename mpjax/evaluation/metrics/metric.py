@@ -1,7 +1,7 @@
 """What a metric is, and how many of them are measured in one pass over a video.
 
 A metric looks at single frames or at a few at a time: DINO at one, a flow network at two, an interpolator at three. It
-says at which (`wants`), a `Probe` turns them into rows of numbers, and the metric turns the rows into a value (`score`).
+says at which (`wants`), a `Probe` turns them into rows of numbers, and the metric makes a value of the rows (`score`).
 Rows are made once and serve every metric and every part of the video that asks for them: the whole, the first and the
 last 15 % (Δdrift, PFVG's Eq. 8), the clips of VBench-Long.
 """
