@@ -70,6 +70,13 @@ def _recall(args: argparse.Namespace, overrides: list[str]) -> None:
     recall(args)
 
 
+def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.evaluation.evaluate_command import evaluate
+
+    _no_overrides(overrides)
+    evaluate(args)
+
+
 def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.interop.convert.command import convert
 
@@ -313,6 +320,16 @@ def parser() -> argparse.ArgumentParser:
         "--cache", type=Path, default=Path("runs/plan"), help="folder of what was compiled (default: runs/plan)"
     )
     verb.add_argument("--out", type=Path, help="folder for a Markdown table, plan.md")
+
+    verb = add("evaluate", _evaluate, "Measure videos as VBench does, and how far they drift.")
+    verb.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="video, or folder of videos")
+    verb.add_argument("--metrics", default="all", help="names with commas between them (default: all)")
+    verb.add_argument("--weights", type=Path, help="folder of the networks' files (docs/evaluation.md)")
+    verb.add_argument("--images", type=Path, help="folder of the pictures that videos began with, by the videos' names")
+    verb.add_argument(
+        "--backward", action="store_true", help="the videos were generated from their end: drift starts there"
+    )
+    verb.add_argument("--out", type=Path, default=Path("evaluation"), help="output folder (default: evaluation)")
 
     verb = add("convert", _convert, "Turn a PyTorch checkpoint into a run folder, or a run folder into a checkpoint.")
     source = verb.add_mutually_exclusive_group(required=True)

@@ -153,6 +153,14 @@ def _fill(target: dict, items: list[Any]) -> None:
         target[key] = value
 
 
+def _dict(machine: _Machine, _: Any) -> None:
+    items, made = machine.since_mark(), {}
+    if len(items) % 2:
+        raise Refused("holds a damaged pickle")
+    _fill(made, items)
+    machine.stack.append(made)
+
+
 def _append_items(machine: _Machine, items: list[Any]) -> None:
     if type(machine.stack[-1]) is not list:
         raise Refused("holds a damaged pickle")
@@ -260,6 +268,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "EMPTY_DICT": lambda machine, _: _push(machine, {}),
     "EMPTY_LIST": lambda machine, _: _push(machine, []),
     "EMPTY_TUPLE": lambda machine, _: _push(machine, ()),
+    "DICT": _dict,
     "LIST": lambda machine, _: _push(machine, machine.since_mark()),
     "TUPLE": lambda machine, _: _push(machine, tuple(machine.since_mark())),
     "TUPLE1": lambda machine, _: _push(machine, tuple(machine.take(1))),

@@ -34,6 +34,8 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: not such a file, damaged, or one whose pickle does more than hold tensors.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
     if path.suffix == ".safetensors":
         return dict(Checkpoint.open(path).tensors)
     try:

@@ -9,6 +9,8 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mpjax.evaluation.metrics.metric import NotComputed, Part, Probe, Value, Want
@@ -22,10 +24,11 @@ def interval(fps: float) -> int:
     return max(1, round(fps / SAMPLE_FPS))
 
 
-def longest_flow(flow: np.ndarray) -> np.ndarray:
+def longest_flow(flow: jax.Array) -> jax.Array:
     """Mean length of the longest 5 % of vectors, `[b]`, of flows `[b, height, width, 2]` in pixels."""
-    length = np.sort(np.sqrt(np.square(flow, dtype=np.float32).sum(-1)).reshape(len(flow), -1), axis=1)
-    return length[:, length.shape[1] - int(length.shape[1] * LONGEST) :].mean(1)
+    length = jnp.sqrt(jnp.square(flow).sum(-1)).reshape(len(flow), -1)
+    longest, _ = jax.lax.top_k(length, int(length.shape[1] * LONGEST))
+    return longest.mean(1)
 
 
 def needed(frames: int) -> int:

@@ -83,8 +83,11 @@ class RAFT(nn.Module):
 
     @nn.compact
     def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
-        """uint8 `[b, height, width, 3]` each → flow (x, y) in pixels, float32 `[b, height, width, 2]`."""
-        padded, inside = pad_to(jnp.concatenate([first, second]).astype(jnp.float32), SHRINK)
+        """uint8 `[b, height, width, 3]` each → flow (x, y) in pixels, float32 `[b, height', width', 2]`.
+
+        The sides are those of the picture padded to multiples of 8: VBench measures the padded flow.
+        """
+        padded, _ = pad_to(jnp.concatenate([first, second]).astype(jnp.float32), SHRINK)
         images = 2 * (padded / 255) - 1
         b = len(first)
         features = Encoder(256, batch_norm=False, name="fnet")(images)
@@ -102,7 +105,7 @@ class RAFT(nn.Module):
         flow = jnp.zeros((*hidden.shape[:3], 2))
         (hidden, flow), _ = refine(Update(name="update_block"), (hidden, flow), None)
         mask = UpsampleMask(name="update_block.mask")(hidden)
-        return upsample(flow, mask)[:, *inside]
+        return upsample(flow, mask)
 
 
 def upsample(flow: jax.Array, mask: jax.Array) -> jax.Array:

@@ -53,7 +53,7 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *inputs:
 
 
 def _leaf(path: tuple, shape: tuple[int, ...], tensors: Mapping[str, Tensor], source: str) -> np.ndarray:
-    *modules, last = [key.key for key in path][1:]  # without "params"
+    *modules, last = [key.key for key in path][1:]  # without the collection
     last = {"kernel": "weight", "scale": "weight"}.get(last, last)
     name = ".".join([*modules, last])
     if "{i}" not in name:

@@ -1,0 +1,57 @@
+"""The verb `evaluate`: metrics of videos, as tables and files."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+
+from mpjax.errors import InputError
+from mpjax.evaluation.metrics.metric import Score, measure
+from mpjax.evaluation.metrics.pool import pool
+from mpjax.evaluation.metrics.registry import Offer, choose
+from mpjax.evaluation.metrics.score_files import write_scores
+from mpjax.evaluation.metrics.videos import find_image, find_videos, open_video
+from mpjax.evaluation.vbench.offers import VBENCH
+
+Say = Callable[[str], None]
+
+OFFERS: tuple[Offer, ...] = VBENCH
+
+
+def evaluate(args: argparse.Namespace, say: Say = print) -> None:
+    """Runs the verb; `args` are those of `__main__.parser`.
+
+    Raises:
+        InputError: before any metric is computed.
+    """
+    for folder in (args.weights, args.images):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; check the path")
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"{args.out} is a file: give --out a folder")
+    paths = find_videos(args.videos)
+    images = {path: find_image(path, args.images) if args.images else None for path in paths}
+    videos = [open_video(path, image=images[path], backward=args.backward) for path in paths]
+    metrics, left_out = choose(OFFERS, args.metrics, args.weights)
+    scores: list[Score] = []
+    for video in videos:
+        say(f"{video.name}: {video.frames} frames, {video.seconds:.1f} s")
+        scores += measure(video, metrics)
+        write_scores(args.out, scores, left_out)
+    say(table(scores, left_out))
+    say(f"{args.out}: scores.json, scores.csv")
+
+
+def table(scores: Sequence[Score], left_out: Mapping[str, str]) -> str:
+    """Pooled scores as lines of text, and what is missing."""
+    lines = [f"{'metric':<38} {'videos':>8} {'value':>8} {'drift':>8}"]
+    for row in pool(scores):
+        name = row.metric if row.seconds is None else f"  {row.seconds} s"
+        drift = "" if row.drift is None else f"{row.drift:.4f}"
+        lines.append(f"{name:<38} {row.videos:>8} {row.value:>8.4f} {drift:>8}")
+    reasons: dict[tuple[str, str], int] = {}
+    for score in scores:
+        if score.reason is not None:
+            key = score.metric, score.reason
+            reasons[key] = reasons.get(key, 0) + 1
+    lines += [f"{metric}: not computed for {count} videos: {why}" for (metric, why), count in reasons.items()]
+    lines += [f"{metric}: not computed: {why}" for metric, why in left_out.items()]
+    return "\n".join(lines)
