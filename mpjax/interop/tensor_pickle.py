@@ -154,7 +154,8 @@ def _fill(target: dict, items: list[Any]) -> None:
 
 
 def _dict(machine: _Machine, _: Any) -> None:
-    items, made = machine.since_mark(), {}
+    items = machine.since_mark()
+    made: dict[Any, Any] = {}
     if len(items) % 2:
         raise Refused("holds a damaged pickle")
     _fill(made, items)

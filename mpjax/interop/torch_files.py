@@ -109,7 +109,7 @@ def _open_zip(path: Path) -> tuple[Any, Read]:
                 raise InputError(f"{path} lacks the numbers {name}: download it again from its authors")
             try:
                 return np.frombuffer(archive.read(info), storage.dtype)
-            except (zipfile.BadZipFile, EOFError, ValueError) as error:
+            except _DAMAGE as error:
                 raise InputError(f"{path}: {name} is damaged; download it again from its authors") from error
 
     return holder, read

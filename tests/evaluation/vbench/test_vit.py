@@ -66,3 +66,18 @@ def test_i2v_subject():
     reference = golden()["i2v_subject.features"]
     assert_close(rows[1:], reference[1:])
     assert fidelity(rows[:1], rows[1:]) == pytest.approx(golden()["i2v_subject.score"][0], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_dinov2():
+    frames = vbench_cases.frames("dinov2", 2, *vbench_cases.SIZE)
+    mine = features(vit.DINOV2_B14, "dinov2", frames, dino_cropped)
+    assert_close(mine, golden()["dinov2.features"])
+    assert consistency(mine).mean() == pytest.approx(golden()["dinov2.score"][0], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_clip_l14():
+    frames = vbench_cases.frames("clip", 2, *vbench_cases.SIZE)
+    mine = features(vit.CLIP_L14, "clip_l14", frames, clip_image)
+    assert_close(mine, golden()["clip_l14.features"])
