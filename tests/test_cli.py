@@ -43,7 +43,7 @@ def test_wrong_usage_is_status_2(arguments, capsys):
     assert stopped.value.code == 2 and "usage: mpjax" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["demo", "encode", "train", "ablate", "generate", "recall", "convert"])
+@pytest.mark.parametrize("verb", ["demo", "encode", "train", "ablate", "generate", "recall", "evaluate", "convert"])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

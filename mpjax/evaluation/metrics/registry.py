@@ -21,8 +21,9 @@ class File:
     source: str
 
     def find(self, folder: Path | None) -> Path | None:
-        """Where it lies, None if it does not."""
+        """Where it lies, None if it does not; the same name with `.safetensors` is found too."""
         places = [] if folder is None else [folder / name for name in self.names]
+        places += [path.with_suffix(".safetensors") for path in places if path.suffix in (".pt", ".pth")]
         return next((path for path in places if path.exists()), None)
 
 

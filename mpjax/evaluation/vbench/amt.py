@@ -155,8 +155,8 @@ class AMT(nn.Module):
         first, second = first - mean, second - mean
         both = jnp.concatenate([first, second])
         features = FeatureEncoder(name="feat_encoder")(both)
-        forth = correlation_pyramid(features[:b], features[b:], LEVELS)
-        back = correlation_pyramid(features[b:], features[:b], LEVELS)
+        forth = correlation_pyramid(features[:b], features[b:], LEVELS, RADIUS)
+        back = correlation_pyramid(features[b:], features[:b], LEVELS, RADIUS)
         grid = coordinates(*features.shape[1:3])
         maps = [(each[:b], each[b:]) for each in Pyramid(name="encoder")(both)]
 

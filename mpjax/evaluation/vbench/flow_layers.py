@@ -48,16 +48,23 @@ def coordinates(height: int, width: int) -> jax.Array:
     return jnp.asarray(np.stack([x, y], -1), jnp.float32)
 
 
-def correlation_pyramid(first: jax.Array, second: jax.Array, levels: int) -> list[jax.Array]:
+def _window(radius: int) -> int:
+    """The side of what a look-up reads; each plane has a rim of zeros as wide."""
+    return 2 * radius + 2
+
+
+def correlation_pyramid(first: jax.Array, second: jax.Array, levels: int, radius: int) -> list[jax.Array]:
     """Inner products of all pairs of features over √d, and their means over 2 x 2, 4 x 4, … of the second picture.
 
     Args:
         first: `[b, h, w, d]`.
         second: `[b, h, w, d]`.
         levels: how many.
+        radius: of the look-ups.
 
     Returns:
-        `[b, h · w, h / 2^k, w / 2^k]` for k = 0, 1, …; the first takes 4 (h w)² bytes.
+        for each level k a plane for each place in the first picture, `[b · h · w, h / 2^k, w / 2^k]`, within the rim of
+        zeros that `look_up` needs. The first level without its rim takes 4 (h w)² bytes.
     """
     b, height, width, d = first.shape
     flat = first.reshape(b, height * width, d)
@@ -67,14 +74,15 @@ def correlation_pyramid(first: jax.Array, second: jax.Array, levels: int) -> lis
         height, width = height // 2, width // 2
         cut = pyramid[-1][:, :, : 2 * height, : 2 * width]
         pyramid.append(cut.reshape(b, -1, height, 2, width, 2).mean((3, 5)))
-    return pyramid
+    rim = (_window(radius), _window(radius))
+    return [jnp.pad(level.reshape(-1, *level.shape[2:]), ((0, 0), rim, rim)) for level in pyramid]
 
 
 def look_up(pyramid: list[jax.Array], centres: jax.Array, radius: int) -> jax.Array:
     """Correlations around a place, bilinear; 0 beyond the edge.
 
     Args:
-        pyramid: as `correlation_pyramid` gives it.
+        pyramid: as `correlation_pyramid` gives it for the same radius.
         centres: (x, y) in the second picture of every pixel of the first, `[b, h, w, 2]`.
         radius: r.
 
@@ -82,23 +90,20 @@ def look_up(pyramid: list[jax.Array], centres: jax.Array, radius: int) -> jax.Ar
         `[b, h, w, levels · (2 r + 1)²]`; within a level x is the slow axis.
     """
     b, height, width, _ = centres.shape
-    side, rim = 2 * radius + 2, 2 * radius + 2
+    side = rim = _window(radius)
     out = []
-    for level, volume in enumerate(pyramid):
-        rows, columns = volume.shape[2:]
-        # With a rim of a window's width a window that is pushed back inside by `dynamic_slice` still sees zeros alone.
-        padded = jnp.pad(volume.reshape(-1, rows, columns), ((0, 0), (rim, rim), (rim, rim)))
+    for level, planes in enumerate(pyramid):
+        # A window that lies outside is pushed back into the rim, which is as wide: it still sees zeros alone.
+        limit = jnp.asarray(planes.shape[2:0:-1]) - side
         centre = centres.reshape(-1, 2) / 2**level
         corner = jnp.floor(centre)
         fx, fy = jnp.moveaxis(centre - corner, -1, 0)[:, :, None, None]
-        start = jnp.clip(corner, -(2.0**30), 2.0**30).astype(jnp.int32) - radius + rim
+        start = jnp.clip(corner - radius + rim, 0, limit).astype(jnp.int32)
 
-        def window(plane: jax.Array, at: jax.Array, rows: int = rows, columns: int = columns) -> jax.Array:
-            # Negative starts would count from the end.
-            x, y = jnp.clip(at[0], 0, columns + 2 * rim - side), jnp.clip(at[1], 0, rows + 2 * rim - side)
-            return jax.lax.dynamic_slice(plane, (y, x), (side, side))
+        def window(plane: jax.Array, at: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice(plane, (at[1], at[0]), (side, side))
 
-        near = jax.vmap(window)(padded, start)
+        near = jax.vmap(window)(planes, start)
         across = near[:, :, :-1] * (1 - fx) + near[:, :, 1:] * fx
         both = across[:, :-1] * (1 - fy) + across[:, 1:] * fy
         out.append(jnp.swapaxes(both, 1, 2).reshape(b, height, width, -1))

@@ -91,7 +91,7 @@ class RAFT(nn.Module):
         images = 2 * (padded / 255) - 1
         b = len(first)
         features = Encoder(256, batch_norm=False, name="fnet")(images)
-        pyramid = correlation_pyramid(features[:b], features[b:], LEVELS)
+        pyramid = correlation_pyramid(features[:b], features[b:], LEVELS, RADIUS)
         hidden, context = jnp.split(Encoder(HIDDEN + CONTEXT, batch_norm=True, name="cnet")(images[:b]), 2, axis=-1)
         hidden, context = jnp.tanh(hidden), nn.relu(context)
         grid = coordinates(*hidden.shape[1:3])

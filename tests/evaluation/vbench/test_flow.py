@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mpjax.evaluation.vbench.amt import AMT, predict_middle
-from mpjax.evaluation.vbench.dynamic import longest_flow, needed, threshold
+from mpjax.evaluation.vbench.dynamic import longest_flow
 from mpjax.evaluation.vbench.flow_layers import correlation_pyramid, look_up, pad_to, warp
 from mpjax.evaluation.vbench.raft import RAFT
 from tests.evaluation.vbench.golden import golden, seeded_params
@@ -44,7 +44,7 @@ def test_amt_as_the_package():
 def test_a_look_up_is_a_bilinear_sample_of_the_correlations():
     random = np.random.default_rng(0)
     first, second = random.normal(size=(2, 1, 4, 5, 3))
-    pyramid = correlation_pyramid(jnp.asarray(first), jnp.asarray(second), 2)
+    pyramid = correlation_pyramid(jnp.asarray(first), jnp.asarray(second), 2, 1)
     centres = random.uniform(-4, 8, (1, 4, 5, 2))
     found = np.asarray(look_up(pyramid, jnp.asarray(centres), 1)).reshape(4, 5, 2, 3, 3)
     for level in range(2):
@@ -64,7 +64,7 @@ def test_a_look_up_is_a_bilinear_sample_of_the_correlations():
 
 
 def test_a_look_up_far_outside_is_zero():
-    pyramid = correlation_pyramid(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 4, 4, 2)), 1)
+    pyramid = correlation_pyramid(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 4, 4, 2)), 1, 1)
     for far in (1e3, -1e3, 1e12):
         assert not np.asarray(look_up(pyramid, jnp.full((1, 4, 4, 2), far), 1)).any()
 
@@ -82,10 +82,3 @@ def test_longest_flow_is_the_mean_of_the_longest_twentieth():
     assert longest_flow(flow)[0] == 5
     flow[0, 0, 9] = 0
     assert longest_flow(flow)[0] == pytest.approx(4.5)
-
-
-def test_rules_as_the_package():
-    said = golden()
-    for count, pairs, limit in said["rules.needed"]:
-        assert needed(int(count)) == pairs and threshold(256, 400) == limit
-    assert needed(2) == 0 and needed(10) == 2 and needed(24) == 6
