@@ -19,14 +19,14 @@ def golden():
 
 
 class Seeded(Mapping):
-    """Tensors of every name, in the shape that `shapes` has for it."""
+    """Tensors of every name, in the shape that `shapes` has for it; `prefix` is cut off the checkpoint's names."""
 
-    def __init__(self, network, shapes):
-        self.network, self.shapes = network, shapes
+    def __init__(self, network, shapes, prefix):
+        self.network, self.shapes, self.prefix = network, shapes, prefix
 
     def __getitem__(self, name):
         shape = self.shapes[name]
-        read = functools.partial(vbench_cases.weight, name, shape, self.network)
+        read = functools.partial(vbench_cases.weight, self.prefix + name, shape, self.network)
         return Tensor(name=name, shape=shape, dtype=np.dtype(np.float32), read=read)
 
     def __iter__(self):
@@ -53,6 +53,6 @@ def torch_shapes(module, *inputs):
     return shapes
 
 
-def seeded_params(module, network, *inputs):
+def seeded_params(module, network, *inputs, prefix=""):
     """The parameters that the golden numbers belong to."""
-    return load(module, Seeded(network, torch_shapes(module, *inputs)), network, *inputs)
+    return load(module, Seeded(network, torch_shapes(module, *inputs), prefix), network, *inputs)

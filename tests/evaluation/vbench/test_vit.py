@@ -20,7 +20,7 @@ ONE = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
 def features(config, network, images, prepare):
     """Features of a few pictures `[n, height, width, 3]`."""
     module = vit.ViT(config)
-    params = seeded_params(module, network, ONE)
+    params = seeded_params(module, network, ONE, prefix="visual." if network.startswith("clip") else "")
     return np.asarray(jax.jit(lambda params, images: module.apply(params, prepare(images)))(params, images))
 
 
