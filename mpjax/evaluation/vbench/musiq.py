@@ -5,6 +5,8 @@ goes through a small ResNet and becomes a token, with a learned position out of 
 the picture (the hashed position), and a learned size.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -62,7 +64,7 @@ def scales(images: jax.Array) -> tuple[jax.Array, np.ndarray, np.ndarray, np.nda
             ratio = longer / max(height, width)
             scaled = resize(images, (round(height * ratio), round(width * ratio)), "bicubic", antialias=False)
         found, position = patches(scaled)
-        count = len(position) if longer is None else -((-longer // PATCH) ** 2)
+        count = len(position) if longer is None else math.ceil(longer / PATCH) ** 2
         empty = count - len(position)
         cut.append(jnp.pad(found, ((0, 0), (0, empty), (0, 0), (0, 0), (0, 0))))
         positions.append(np.pad(position, (0, empty)))
