@@ -42,7 +42,9 @@ def patches(images: jax.Array) -> tuple[jax.Array, np.ndarray]:
     padded = jnp.pad(images, ((0, 0), (down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0)))
     cut = padded.reshape(b, rows, PATCH, columns, PATCH, 3).transpose(0, 1, 3, 2, 4, 5)
     # In float32, as the original rounds.
-    row, column = (np.floor(np.arange(count) * np.float32(GRID / count)).astype(int) for count in (rows, columns))
+    row, column = (
+        np.floor(np.arange(count, dtype=np.float32) * np.float32(GRID / count)).astype(int) for count in (rows, columns)
+    )
     return cut.reshape(b, rows * columns, PATCH, PATCH, 3), (row[:, None] * GRID + column[None]).reshape(-1)
 
 
