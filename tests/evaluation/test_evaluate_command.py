@@ -58,6 +58,7 @@ def test_bad_input_is_one_sentence_before_anything_is_written(clip, tmp_path, ca
     assert said in printed.err and printed.err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_network_from_its_published_container(clip, tmp_path):
     like = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     tensors = {name: vbench_cases.weight(name, shape, "amt") for name, shape in torch_shapes(AMT(), like, like).items()}
