@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mpjax.ablation.cells import Cell, check_shapes, make_cell
 from mpjax.ablation.design import Ablation, Arm
-from mpjax.ablation.measure import run_cell, stored_result, write_json
+from mpjax.ablation.measure import run_cell, stored_result
 from mpjax.ablation.results import write_results
 from mpjax.ablation.schedule import Task, work
 from mpjax.compilation import keep_compiled
 from mpjax.errors import InputError
 from mpjax.evaluation.step_time import paired_step_times
+from mpjax.evaluation.whole_files import write_json
 from mpjax.experiment import fingerprint
 
 Say = Callable[[str], None]

@@ -18,6 +18,7 @@ from mpjax.data.recallworld.world import World
 from mpjax.datasets import open_datasets
 from mpjax.evaluation.drift import evaluate_drift
 from mpjax.evaluation.recall import evaluate_recall
+from mpjax.evaluation.whole_files import write_json
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.curriculum import total_steps
 from mpjax.training.loop import train
@@ -82,19 +83,6 @@ def memory_bytes(cell: Cell, params: dict) -> int:
     batch = jax.tree.map(lambda x: jnp.asarray(x[:1]), open_datasets(cell.experiment).train[0])
     memory = jax.eval_shape(denoiser.init_memory, params, batch.first_prompts, batch.reference)
     return memory.bytes
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON at once or not at all; equal values give equal bytes."""
-    write_file(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Writes a file at once or not at all, and its folder where that is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
 
 
 def _recall(cell: Cell, params: dict, evaluation: RecallEvaluation, world: World) -> dict:

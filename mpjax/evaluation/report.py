@@ -21,14 +21,11 @@ Every key may be missing; its section is then left out. {…} is an object, […
 `report_figures` draws, `report_page` writes the HTML.
 """
 
-import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mpjax.errors import InputError
 from mpjax.evaluation.report_page import page
+from mpjax.evaluation.whole_files import plain, write_file, write_json
 
 
 def write_report(report: dict, pictures: dict[str, bytes], folder: Path) -> Path:
@@ -48,33 +45,9 @@ def write_report(report: dict, pictures: dict[str, bytes], folder: Path) -> Path
     for name, data in pictures.items():
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             raise InputError(f"picture {name!r} is no PNG: give PNG bytes")
-    plain = _plain(report, "report")
+    values = plain(report, "report")
     # Drawn before anything is written, so that a failure leaves the old files together.
-    html = page(plain, pictures)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "report.json", json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    _write(folder / "report.html", html)
+    html = page(values, pictures)
+    write_json(folder / "report.json", values)
+    write_file(folder / "report.html", html)
     return folder / "report.html"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _plain(value: Any, place: str) -> Any:
-    """Nested JSON types: Python numbers for NumPy's, None for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    raise InputError(f"{place} is a {type(value).__name__}: give text, numbers, lists and dicts")

@@ -11,8 +11,8 @@ from mpjax.__main__ import main
 from mpjax.ablation import command
 from mpjax.ablation.cells import make_cell
 from mpjax.ablation.command import ablate
-from mpjax.ablation.measure import write_json
 from mpjax.errors import InputError
+from mpjax.evaluation.whole_files import write_json
 from mpjax.experiment import fingerprint
 from tests.ablation.designs import design, leave_result, stage, times
 

@@ -1,0 +1,43 @@
+"""Result files, written at once or not at all, and JSON of what NumPy counted."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mpjax.errors import InputError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON at once or not at all; equal values give equal bytes."""
+    write_file(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file at once or not at all, and its folder where that is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)
+
+
+def plain(value: Any, place: str) -> Any:
+    """Nested JSON types: Python numbers for NumPy's, None for what is not finite.
+
+    Raises:
+        InputError: something that JSON cannot hold, at `place`.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{place}.{key}") for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise InputError(f"{place} is a {type(value).__name__}: give text, numbers, lists and dicts")
