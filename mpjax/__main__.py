@@ -70,6 +70,39 @@ def _recall(args: argparse.Namespace, overrides: list[str]) -> None:
     recall(args)
 
 
+def _suite(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.evaluation import suite
+
+    print("\n".join(suite.write_suite(suite.load(args.config, overrides), args.weights, args.out)))
+
+
+def _study(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.evaluation.study.page import write_study
+
+    _no_overrides(overrides)
+    lines = write_study(args.folders, args.out, question=args.question, votes_per_rater=args.votes_per_rater)
+    print("\n".join(lines))
+
+
+def _elo(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.evaluation.study.standings import lead_words, write_standings
+
+    _no_overrides(overrides)
+    if args.lead is not None:
+        print(lead_words(args.lead))
+        return
+    if not (args.votes and args.key and args.out):
+        raise InputError("give files of votes, --key and --out; or --lead alone, for the votes that a lead takes")
+    print("\n".join(write_standings(args.votes, args.key, args.out, clusters=args.resample)))
+
+
+def _report(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.evaluation.comparison.command import write_comparison
+
+    _no_overrides(overrides)
+    print(write_comparison(args.folders, args.out, ratings=args.elo, strips=args.strips))
+
+
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.evaluation.evaluate_command import evaluate
 
@@ -321,15 +354,42 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--out", type=Path, help="folder for a Markdown table, plan.md")
 
+    verb = add("suite", _suite, "Write the commands that generate the videos of a prompt or image suite.")
+    verb.add_argument("--config", required=True, help="suite file; fields as --config.info=FILE")
+    verb.add_argument("--weights", type=Path, required=True, help="run folder that is to generate")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the videos, suite.jsonl and generate.sh")
+
+    verb = add("study", _study, "Write a page on which people compare videos of several systems, blind and offline.")
+    verb.add_argument("folders", type=Path, nargs="+", help="one folder of videos a system; equal names are compared")
+    verb.add_argument("--out", type=Path, required=True, help="new folder for raters; the key is written beside it")
+    verb.add_argument("--question", default="Which video is better?", help="heading of the page")
+    verb.add_argument("--votes-per-rater", type=int, help="pairs that one rater sees (default: all)")
+
+    verb = add("elo", _elo, "Rate systems by the votes of a study, or say how many votes a lead needs.")
+    verb.add_argument("votes", type=Path, nargs="*", help="files that the page of the study gave")
+    verb.add_argument("--key", type=Path, help="the .key.json of the study")
+    verb.add_argument("--out", type=Path, help="folder for elo.html, elo.json and elo.csv")
+    verb.add_argument("--resample", default="votes", help="what the bootstrap draws: votes (default), raters or videos")
+    verb.add_argument("--lead", type=float, help="Elo points: print the votes that this lead needs, and no more")
+
     verb = add("evaluate", _evaluate, "Measure videos as VBench does, and how far they drift.")
     verb.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="video, or folder of videos")
     verb.add_argument("--metrics", default="all", help="names with commas between them (default: all)")
     verb.add_argument("--weights", type=Path, help="folder of the networks' files (docs/evaluation.md)")
     verb.add_argument("--images", type=Path, help="folder of the pictures that videos began with, by the videos' names")
     verb.add_argument(
+        "--segment-frames", type=int, help="frames of a generated segment, after the first frame; for the jump at joins"
+    )
+    verb.add_argument(
         "--backward", action="store_true", help="the videos were generated from their end: drift starts there"
     )
     verb.add_argument("--out", type=Path, default=Path("evaluation"), help="output folder (default: evaluation)")
+
+    verb = add("report", _report, "Compare systems on one page by what `evaluate` wrote for each.")
+    verb.add_argument("folders", type=Path, nargs="+", help="output folders of `evaluate`, one a system")
+    verb.add_argument("--out", type=Path, required=True, help="folder for report.html, report.json and report.csv")
+    verb.add_argument("--elo", type=Path, help="elo.json of `elo`, for the column of ratings")
+    verb.add_argument("--strips", type=int, default=12, help="videos of which frames are shown, at most (default: 12)")
 
     verb = add("convert", _convert, "Turn a PyTorch checkpoint into a run folder, or a run folder into a checkpoint.")
     source = verb.add_mutually_exclusive_group(required=True)
