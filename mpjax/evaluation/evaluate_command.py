@@ -4,16 +4,17 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 
 from mpjax.errors import InputError
+from mpjax.evaluation.metrics.companions import COMPANIONS
 from mpjax.evaluation.metrics.metric import Score, measure
 from mpjax.evaluation.metrics.pool import pool
 from mpjax.evaluation.metrics.registry import Offer, choose
 from mpjax.evaluation.metrics.score_files import write_scores
-from mpjax.evaluation.metrics.videos import find_image, find_videos, open_video
+from mpjax.evaluation.metrics.videos import find_image, find_videos, open_video, with_segments
 from mpjax.evaluation.vbench.offers import VBENCH
 
 Say = Callable[[str], None]
 
-OFFERS: tuple[Offer, ...] = VBENCH
+OFFERS: tuple[Offer, ...] = (*VBENCH, *COMPANIONS)
 
 
 def evaluate(args: argparse.Namespace, say: Say = print) -> None:
@@ -29,7 +30,10 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
         raise InputError(f"{args.out} is a file: give --out a folder")
     paths = find_videos(args.videos)
     images = {path: find_image(path, args.images) if args.images else None for path in paths}
-    videos = [open_video(path, image=images[path], backward=args.backward) for path in paths]
+    videos = [
+        with_segments(open_video(path, image=images[path], backward=args.backward), args.segment_frames)
+        for path in paths
+    ]
     metrics, left_out = choose(OFFERS, args.metrics, args.weights)
     scores: list[Score] = []
     for video in videos:

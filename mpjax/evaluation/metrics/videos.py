@@ -59,6 +59,24 @@ def open_video(path: Path, *, image: Path | None = None, joins: tuple[int, ...] 
     )
 
 
+def with_segments(video: Video, segment_frames: int | None) -> Video:
+    """The video with the joins of its segments, each so many frames long, after the frame it began with.
+
+    A video that was generated backward ends with that frame. None leaves the joins unknown.
+
+    Raises:
+        InputError: less than one frame.
+    """
+    if segment_frames is None:
+        return video
+    if segment_frames < 1:
+        raise InputError(f"--segment-frames {segment_frames}: give the frames of a generated segment, 1 or more")
+    joins = range(1, video.frames, segment_frames)
+    if video.backward:
+        joins = range(video.frames - 1, 0, -segment_frames)
+    return dataclasses.replace(video, joins=tuple(sorted(joins)))
+
+
 def find_videos(paths: Iterable[Path]) -> list[Path]:
     """Files as they are, and of each folder the videos in it, by name.
 
