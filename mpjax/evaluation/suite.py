@@ -1,0 +1,166 @@
+"""Prompt and image suites: which videos a study wants, read from VBench's files, and the commands that generate them.
+
+A suite is a JSON list of objects as in VBench's `VBench_full_info.json` and VBench-I2V's `vbench2_i2v_full_info.json`:
+`prompt_en`, `dimension` (a list), and for image-to-video `image_name`. VBench-I2V's pictures lie in `crop/RATIO/`, its
+camera prompts name no picture of their own and take no part here.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpjax import config
+from mpjax.errors import InputError
+from mpjax.evaluation.whole_files import write_file
+
+VIDEOS = "suite.jsonl"
+SCRIPT = "generate.sh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """So many videos of one length."""
+
+    seconds: float = 5.0
+    videos: int = 0  # 0 takes all that are left
+
+    def __post_init__(self):
+        if not self.seconds > 0 or self.videos < 0:
+            raise InputError(
+                f"config.lengths: {self.videos} videos of {self.seconds:g} s: use 0 or more, and more than 0 s"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What to take from which files.
+
+    Attributes:
+        info: JSON file of the suite.
+        images: folder of the pictures, with `crop/RATIO/` in it or without; empty for prompts alone.
+        ratio: of VBench-I2V's crops: `1-1`, `8-5`, `7-4` or `16-9`.
+        dimensions: take entries of these dimensions only; empty for all.
+        lengths: how many videos of which length; no entry is used twice.
+        seed: which entries get which length.
+    """
+
+    info: str = ""
+    images: str = ""
+    ratio: str = "16-9"
+    dimensions: tuple[str, ...] = ()
+    lengths: tuple[Length, ...] = (Length(),)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One video to generate.
+
+    Attributes:
+        name: of the video, without suffix: that of its picture, by which `evaluate --images` finds it, or else
+            VBench's own, the prompt and -0.
+        prompt: text.
+        image: the first frame, None for prompts alone.
+        seconds: length.
+        seed: of the noise.
+    """
+
+    name: str
+    prompt: str
+    image: Path | None
+    seconds: float
+    seed: int
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Suite:
+    """A suite from a config file."""
+    return config.build(Suite, config.load(path, overrides))
+
+
+def cases_of(suite: Suite) -> list[Case]:
+    """The videos of a suite; the same suite gives the same ones, whatever the order of its file.
+
+    Raises:
+        InputError: a file that is no suite, pictures that are not there, or fewer entries than videos.
+    """
+    entries = _entries(suite)
+    order = sorted(entries, key=lambda name: hashlib.sha256(f"{suite.seed}/{name}".encode()).hexdigest())
+    wanted = sum(length.videos for length in suite.lengths)
+    if wanted > len(order):
+        raise InputError(f"{suite.info}: {len(order)} entries for {wanted} videos; lower the numbers in config.lengths")
+    cases: list[Case] = []
+    for length in suite.lengths:
+        count = length.videos or len(order)
+        chosen, order = order[:count], order[count:]
+        for name in chosen:
+            prompt, image = entries[name]
+            seed = suite.seed + len(cases)
+            cases.append(Case(name=name, prompt=prompt, image=image, seconds=length.seconds, seed=seed))
+    return cases
+
+
+def write_suite(suite: Suite, weights: Path, out: Path) -> list[str]:
+    """Writes suite.jsonl and generate.sh into the folder of the videos and returns what to tell.
+
+    The script goes on where it was stopped, as `generate` does.
+    """
+    cases = cases_of(suite)
+    rows, lines = [], ["#!/usr/bin/env bash", "set -euo pipefail"]
+    for case in cases:
+        video = out / f"{case.name}.mp4"
+        image = None if case.image is None else str(case.image)
+        row = {"file": video.name, "caption": case.prompt, "image": image, "seconds": case.seconds, "seed": case.seed}
+        rows.append(json.dumps(row, ensure_ascii=False))
+        words = ["python", "-m", "mpjax", "generate", f"--weights={weights}", f"--prompt={case.prompt}"]
+        words += [] if image is None else [f"--image={image}"]
+        words += [f"--seconds={case.seconds:g}", f"--seed={case.seed}", f"--out={video}"]
+        lines.append(shlex.join(words))
+    write_file(out / VIDEOS, "\n".join(rows) + "\n")
+    write_file(out / SCRIPT, "\n".join(lines) + "\n")
+    by_length: dict[float, int] = {}
+    for case in cases:
+        by_length[case.seconds] = by_length.get(case.seconds, 0) + 1
+    counts = ", ".join(f"{count} of {seconds:g} s" for seconds, count in by_length.items())
+    return [f"{len(cases)} videos: {counts}", f"generate them: bash {out / SCRIPT}"]
+
+
+def _entries(suite: Suite) -> dict[str, tuple[str, Path | None]]:
+    """Name of the video → prompt and picture."""
+    if not suite.info:
+        raise InputError("config.info is empty: give the JSON file of the suite, --config.info=FILE")
+    path = Path(suite.info)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON; give a suite as VBench writes it") from error
+    found: dict[str, tuple[str, Path | None]] = {}
+    for number, row in enumerate(rows if isinstance(rows, list) else [None]):
+        if not isinstance(row, dict) or not isinstance(row.get("prompt_en"), str):
+            raise InputError(f"{path}: entry {number} has no prompt_en; give a suite as VBench writes it")
+        if suite.dimensions and not set(suite.dimensions) & set(row.get("dimension", ())):
+            continue
+        image = None
+        if suite.images:
+            if "image_name" not in row:
+                continue
+            image = _picture(Path(suite.images), suite.ratio, row["image_name"])
+        name = f"{row['prompt_en']}-0" if image is None else image.stem
+        if "/" in name:
+            raise InputError(f"{path}: entry {number} has a / in its prompt, which cannot name a file; leave it out")
+        found.setdefault(name, (row["prompt_en"], image))
+    if not found:
+        raise InputError(f"{path}: no entry fits config.dimensions and config.images; change them")
+    return found
+
+
+def _picture(folder: Path, ratio: str, name: str) -> Path:
+    places = [folder / "crop" / ratio / name, folder / ratio / name, folder / name]
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(
+        f"{places[0]}: no such picture, nor {places[1]} or {places[2]}; check config.images and config.ratio"
+    )

@@ -1,0 +1,91 @@
+import json
+import shlex
+
+import pytest
+
+from mpjax.__main__ import main, parser
+from mpjax.errors import InputError
+from mpjax.evaluation import suite
+
+
+@pytest.fixture
+def files(tmp_path):
+    """200 pictures in VBench-I2V's layout, each with a camera prompt besides."""
+    rows = []
+    folder = tmp_path / "data" / "crop" / "16-9"
+    folder.mkdir(parents=True)
+    for i in range(200):
+        name = f"a cat's toy, number {i}"
+        kind = "i2v_subject" if i % 2 else "i2v_background"
+        rows.append({"prompt_en": name, "dimension": [kind], "image_type": "animal", "image_name": f"{name}.jpg"})
+        rows.append({"prompt_en": f"{name}, camera pans left", "dimension": ["camera_motion"], "image_type": "animal"})
+        (folder / f"{name}.jpg").write_bytes(b"x")
+    (tmp_path / "info.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def protocol(files, *more):
+    overrides = [f"--config.info={files / 'info.json'}", f"--config.images={files / 'data'}", *more]
+    return suite.load("configs/suites/pfvg.py", overrides)
+
+
+def test_the_papers_protocol_has_its_160_videos(files):
+    cases = suite.cases_of(protocol(files))
+    assert {s: sum(case.seconds == s for case in cases) for s in (10, 30, 60)} == {10: 60, 30: 60, 60: 40}
+    assert len({case.name for case in cases}) == len({case.seed for case in cases}) == 160
+    assert all(case.image.is_file() and case.image.stem == case.name == case.prompt for case in cases)
+    # The order of the file does not matter; the seed does.
+    rows = json.loads((files / "info.json").read_text())
+    (files / "info.json").write_text(json.dumps(rows[::-1]))
+    assert suite.cases_of(protocol(files)) == cases
+    assert suite.cases_of(protocol(files, "--config.seed=1")) != cases
+
+
+def test_the_script_is_of_commands_that_exist(files, capsys):
+    out = files / "videos"
+    flags = [f"--config.info={files / 'info.json'}", f"--config.images={files / 'data'}"]
+    assert main(["suite", "--config=configs/suites/pfvg.py", *flags, "--weights=runs/x", f"--out={out}"]) == 0
+    assert "160 videos: 60 of 10 s, 60 of 30 s, 40 of 60 s" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (out / "suite.jsonl").read_text().splitlines()]
+    commands = (out / "generate.sh").read_text().splitlines()[2:]
+    assert len(rows) == len(commands) == 160
+    for row, command in zip(rows, commands, strict=True):
+        args = parser().parse_args(shlex.split(command)[3:])
+        assert (args.prompt, str(args.image), args.seconds) == ([row["caption"]], row["image"], row["seconds"])
+        assert args.out == out / row["file"] and args.seed == row["seed"]
+
+
+def test_prompts_alone(tmp_path):
+    rows = [
+        {"prompt_en": "a bird", "dimension": ["object_class"], "auxiliary_info": {"object_class": {"object": "bird"}}},
+        {"prompt_en": "a person", "dimension": ["human_action", "subject_consistency"]},
+    ]
+    (tmp_path / "info.json").write_text(json.dumps(rows))
+    cases = suite.cases_of(suite.Suite(info=str(tmp_path / "info.json")))
+    assert sorted((case.name, case.prompt, case.image) for case in cases) == [
+        ("a bird-0", "a bird", None),
+        ("a person-0", "a person", None),
+    ]
+    (only,) = suite.cases_of(suite.Suite(info=str(tmp_path / "info.json"), dimensions=("subject_consistency",)))
+    assert only.prompt == "a person" and only.seconds == 5
+
+
+def test_what_is_no_suite(files):
+    with pytest.raises(InputError, match=r"config\.info is empty"):
+        suite.cases_of(suite.Suite())
+    info = files / "bad.json"
+    for text, says in (("{", "cannot be read as JSON"), ("{}", "entry 0 has no prompt_en"), ("[1]", "entry 0 has no")):
+        info.write_text(text)
+        with pytest.raises(InputError, match=says):
+            suite.cases_of(suite.Suite(info=str(info)))
+    info.write_text(json.dumps([{"prompt_en": "a/b"}]))
+    with pytest.raises(InputError, match="a / in its prompt"):
+        suite.cases_of(suite.Suite(info=str(info)))
+    with pytest.raises(InputError, match="no such picture"):
+        suite.cases_of(protocol(files, "--config.ratio=1-1"))
+    with pytest.raises(InputError, match="no entry fits"):
+        suite.cases_of(suite.Suite(info=str(files / "info.json"), dimensions=("colour",)))
+    with pytest.raises(InputError, match="200 entries for 201 videos"):
+        suite.cases_of(protocol(files, "--config.lengths.0.videos=101"))
+    with pytest.raises(InputError, match=r"config\.lengths"):
+        suite.Length(seconds=0)
