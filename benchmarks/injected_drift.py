@@ -27,8 +27,8 @@ from mpjax.evaluation.whole_files import write_file, write_json
 
 STRENGTHS = (0.0, 0.5, 1.0)
 FPS = 8.0
-SECONDS = 8.0
-HEIGHT, WIDTH = 360, 640
+SECONDS = 6.0
+HEIGHT, WIDTH = 180, 320
 SEES, PARTLY = 0.8, 0.5  # share of clips ranked rightly
 
 Fault = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
@@ -92,11 +92,11 @@ def colour_cast(frames: np.ndarray, other: np.ndarray, strength: float) -> np.nd
 
 def blur(frames: np.ndarray, other: np.ndarray, strength: float) -> np.ndarray:
     """A Gaussian blur that grows to a radius of 1 % of the height."""
-    times = np.linspace(0, 1, len(frames))
+    radii = 0.01 * frames.shape[1] * strength * np.linspace(0, 1, len(frames))
     return np.stack(
         [
-            np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(0.01 * len(frame) * strength * t)))
-            for frame, t in zip(frames, times, strict=True)
+            np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(float(radius))))
+            for frame, radius in zip(frames, radii, strict=True)
         ]
     )
 
@@ -137,12 +137,14 @@ def ranked_rightly(clips: Sequence[np.ndarray], *, fps: float = FPS) -> dict[str
         fps: frames per second.
     """
     metrics = [*(offer.make() for offer in COMPANIONS if offer.name != "seam_jump"), TemporalFlickering()]
+    untouched = [_scores(frames, metrics, fps) for frames in clips]
     shares: dict[str, dict[str, float]] = {}
     for fault, (change, _) in FAULTS.items():
         right = {reading.name: 0 for reading in READINGS}
         for number, frames in enumerate(clips):
             other = clips[(number + 1) % len(clips)]
-            found = [_scores(change(frames, other, strength), metrics, fps) for strength in STRENGTHS]
+            faulty = [_scores(change(frames, other, strength), metrics, fps) for strength in STRENGTHS[1:]]
+            found = [untouched[number], *faulty]
             for reading in READINGS:
                 values = [reading.of(scores) for scores in found]
                 rises = None not in values and bool((np.diff(np.asarray(values, float)) > 0).all())
