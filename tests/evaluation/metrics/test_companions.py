@@ -186,7 +186,7 @@ def test_memory_does_not_grow_with_the_video():
         measure(clip, metrics)
         peaks.append(tracemalloc.get_traced_memory()[1] / frame.nbytes)
         tracemalloc.stop()
-    assert peaks[1] < 40 and peaks[1] - peaks[0] < 8  # in frames; holding all would be 1,440
+    assert peaks[1] < 40 and peaks[1] - peaks[0] < 14  # in frames; the rows take ten, holding all frames 1,440
 
 
 WHOLE_VIDEO = """
