@@ -1,0 +1,103 @@
+"""A clip: a range of a video that is one training sample. What readers and filters hand to `encode`."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpjax.data.raw.media import Media
+from mpjax.errors import InputError
+
+CLIPS_FILE = "clips.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A range of a video that holds a whole number of segments.
+
+    `read_frames(clip.media, fps=clip.fps, height=clip.bucket[0], width=clip.bucket[1], start=clip.start, end=clip.end)`
+    gives its `clip.frames` frames.
+
+    Attributes:
+        media: the video.
+        name: the video's name in reports: its path inside the folder, index or tar it was found in.
+        start: seconds from the video's first frame to the clip's first frame.
+        end: start + frames / fps.
+        caption: text, or empty.
+        fps: frames per second after resampling.
+        frames: segments · n + 1 frames after resampling, n those of a segment.
+        segments: whole segments after the first frame, at least 1.
+        bucket: (height, width) after scaling and centre crop.
+        scores: what the filters measured, by name (`filters.SCORES` says which there are); finite numbers.
+        source_hash: SHA-256 of the video's bytes in hexadecimal.
+        reason: why the filters left it out; empty where they kept it.
+    """
+
+    media: Media
+    name: str
+    start: float
+    end: float
+    caption: str
+    fps: float
+    frames: int
+    segments: int
+    bucket: tuple[int, int]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    source_hash: str
+    reason: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether no filter left it out."""
+        return not self.reason
+
+    @property
+    def id(self) -> str:
+        """Names the clip by its content: the hash of the video and the start in milliseconds."""
+        return f"{self.source_hash[:16]}-{round(self.start * 1000):09d}"
+
+
+def write_clips(path: Path, clips: Iterable[Clip]) -> None:
+    """One JSON object a line, in the order given; the file appears at once."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(_to_json(clip), sort_keys=True) + "\n" for clip in clips)
+    partial.replace(path)
+
+
+def read_clips(path: Path) -> Iterator[Clip]:
+    """The clips of a file that `write_clips` wrote, one at a time.
+
+    Raises:
+        InputError: no such file, or a line that `write_clips` did not write.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; write it with `python -m mpjax data scan`")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield _from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path}: line {number} is no clip; write the file anew with `python -m mpjax data scan`"
+                ) from error
+
+
+def _to_json(clip: Clip) -> dict[str, Any]:
+    values = {name: getattr(clip, name) for name in Clip.__dataclass_fields__ if name not in ("media", "scores")}
+    media = {"path": str(clip.media.path)}
+    if clip.media.member:
+        media |= {"member": clip.media.member, "offset": clip.media.offset, "size": clip.media.size}
+    return values | {"media": media, "scores": dict(clip.scores)}
+
+
+def _from_json(values: dict[str, Any]) -> Clip:
+    media = values["media"]
+    return Clip(
+        **values
+        | {
+            "media": Media(**media | {"path": Path(media["path"])}),
+            "bucket": (values["bucket"][0], values["bucket"][1]),
+        }
+    )
