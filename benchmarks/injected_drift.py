@@ -187,7 +187,7 @@ def main() -> None:
     paths = find_videos([args.videos])
     if len(paths) < 2:
         raise InputError(f"{args.videos}: one clip; an identity swap needs two or more")
-    clips = [np.stack([*read_frames(path, fps=FPS, height=HEIGHT, width=WIDTH, max_seconds=SECONDS)]) for path in paths]
+    clips = [np.stack([*read_frames(path, fps=FPS, height=HEIGHT, width=WIDTH, end=SECONDS)]) for path in paths]
     shares = ranked_rightly(clips)
     command = f"python -m benchmarks.injected_drift --videos=VIDEOS --out={shlex.quote(str(args.out))}"
     note = (

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpjax.data.video import FrameResizer, decode, open_stream, picture_size
+from mpjax.data.decoding import open_video
+from mpjax.data.video import FrameResizer, picture_size
 from mpjax.errors import InputError
 
 DEADLINE_SECONDS = 3600.0
@@ -20,9 +21,9 @@ def stored_frames(path: Path) -> Iterator[np.ndarray]:
         InputError: as `count_frames`.
     """
     resize = FrameResizer(path, *picture_size(path))
-    with open_stream(path, DEADLINE_SECONDS) as (container, stream):
-        for timed in decode(path, container, stream, DEADLINE_SECONDS, lambda text: _refuse(path, text)):
-            yield resize(timed.frame, stream.sample_aspect_ratio)
+    with open_video(path, DEADLINE_SECONDS) as reading:
+        for timed in reading.frames(note=lambda text: _refuse(path, text)):
+            yield resize(timed.frame, reading.stream.sample_aspect_ratio)
 
 
 def count_frames(path: Path) -> tuple[int, float]:
@@ -31,8 +32,9 @@ def count_frames(path: Path) -> tuple[int, float]:
     Raises:
         InputError: not a video, or damaged on the way.
     """
-    with open_stream(path, DEADLINE_SECONDS) as (container, stream):
-        frames = sum(1 for _ in decode(path, container, stream, DEADLINE_SECONDS, lambda text: _refuse(path, text)))
+    with open_video(path, DEADLINE_SECONDS) as reading:
+        frames = sum(1 for _ in reading.frames(note=lambda text: _refuse(path, text)))
+        stream = reading.stream
         rate = stream.average_rate or stream.base_rate or stream.guessed_rate
         return frames, float(rate) if rate else 25.0
 

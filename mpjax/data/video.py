@@ -2,20 +2,17 @@
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 
+from mpjax.data.decoding import open_video
+from mpjax.data.media import Media
 from mpjax.errors import InputError
 
 T = TypeVar("T")
@@ -34,39 +31,34 @@ UNSPECIFIED_COLORSPACE = 2
 HD_HEIGHT = 720
 
 
-class Timed(NamedTuple):
-    """One decoded frame and its presentation time and duration in seconds; duration 0 means unknown."""
-
-    time: Fraction
-    duration: Fraction
-    frame: av.VideoFrame
-
-
 def read_frames(
-    path: Path,
+    video: Path | Media,
     *,
     fps: float,
     height: int,
     width: int,
-    max_seconds: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
     deadline_seconds: float = 600.0,
     note: Callable[[str], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Frames of a video at a target rate and size, one at a time: uint8 `[height, width, 3]`.
 
     Output frame i shows the last source frame whose presentation time, counted from the first one, is at most
-    (i + 1/4) / fps; frames are repeated or dropped to hold that, whatever the source's rate, constant or not.
+    start + (i + 1/4) / fps; frames are repeated or dropped to hold that, whatever the source's rate, constant or not.
     The display matrix (rotations by quarter turns) and the sample aspect ratio are applied, then the picture is
     resized to cover `(height, width)` and cropped at the centre. Memory holds two decoded frames.
 
     A bit stream that breaks after some frames ends there; `note` receives one sentence on where and why.
 
     Args:
-        path: a local file.
+        video: a local file, or one inside a tar.
         fps: output frames per second.
         height: output rows.
         width: output columns.
-        max_seconds: read no more than this much of the video.
+        start: seconds from the video's first frame to the first output frame; a jump to it is by key frames, so a range
+            of a long video costs no more than it is long.
+        end: seconds to where output stops; None: the end of the video.
         deadline_seconds: wall-clock time spent opening and decoding; the time the caller takes between two frames is
             not counted.
         note: called at most once.
@@ -76,15 +68,18 @@ def read_frames(
     """
     if not fps > 0:
         raise InputError(f"fps is {fps}: give a positive number of frames per second")
-    rate = Fraction(fps).limit_denominator(1001)
-    limit = None if max_seconds is None else math.ceil(max_seconds * rate)
-    to_rgb = FrameResizer(path, height, width)
-    with open_stream(path, deadline_seconds) as (container, stream):
-        timed = decode(path, container, stream, deadline_seconds, note or (lambda _: None))
+    if start < 0 or (end is not None and end <= start):
+        raise InputError(f"{video}: the range from {start} to {end} s is empty; give 0 ≤ start < end")
+    rate, begin = Fraction(fps).limit_denominator(1001), Fraction(start).limit_denominator(10**6)
+    # A range of n / fps seconds in floating point must not round up to n + 1 frames.
+    limit = None if end is None else math.ceil((end - start) * float(rate) - 1e-6)
+    to_rgb = FrameResizer(video, height, width)
+    with open_video(video, deadline_seconds) as reading:
+        timed = reading.frames(begin, note or (lambda _: None))
         source, rgb = None, None
-        for frame in itertools.islice(resample(timed, rate), limit):
+        for frame in itertools.islice(resample(timed, rate, begin), limit):
             if frame is not source:
-                source, rgb = frame, to_rgb(frame, stream.sample_aspect_ratio)
+                source, rgb = frame, to_rgb(frame, reading.stream.sample_aspect_ratio)
             assert rgb is not None
             yield rgb.copy()
 
@@ -102,52 +97,80 @@ def read_image(path: Path, *, height: int, width: int) -> np.ndarray:
     return next(read_frames(path, fps=1000, height=height, width=width))
 
 
+class Probe(NamedTuple):
+    """What the header and the first frame of a video tell.
+
+    Attributes:
+        height, width: in pixels as shown: upright, with square pixels.
+        seconds: as the header claims, which a broken file does not hold; 0 where it says nothing.
+        fps: mean source frames per second as claimed; 0 where it says nothing.
+    """
+
+    height: int
+    width: int
+    seconds: float
+    fps: float
+
+
+def probe(video: Path | Media, *, deadline_seconds: float = 60.0) -> Probe:
+    """Size, length and rate of a video at the cost of one frame.
+
+    Raises:
+        InputError: nothing can be decoded, or the deadline passed.
+    """
+    with open_video(video, deadline_seconds) as reading:
+        frame = next(reading.frames()).frame
+        size = frame.height, round(frame.width * (reading.stream.sample_aspect_ratio or 1))
+        height, width = size[::-1] if round(frame.rotation / 90) % 2 else size
+        return Probe(height, width, reading.seconds(), float(reading.stream.average_rate or 0))
+
+
 def picture_size(path: Path, *, deadline_seconds: float = 60.0) -> tuple[int, int]:
     """Height and width of a picture, or of the first frame of a video, as it is shown: upright, in square pixels.
 
     Raises:
         InputError: as `read_image`.
     """
-    with open_stream(path, deadline_seconds) as (container, stream):
-        frame = next(decode(path, container, stream, deadline_seconds, lambda _: None)).frame
-        size = frame.height, round(frame.width * (stream.sample_aspect_ratio or 1))
-    return size[::-1] if round(frame.rotation / 90) % 2 else size
+    return probe(path, deadline_seconds=deadline_seconds)[:2]
 
 
-def resample(timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction) -> Iterator[T]:
+def resample(
+    timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction, start: Fraction | None = None
+) -> Iterator[T]:
     """Items at a constant rate out of items with time stamps.
 
     Args:
         timed: (presentation time in seconds, duration or 0 where unknown, item), in decoding order. A stamp that does
             not advance is skipped; a gap above `LONGEST_HOLD_SECONDS` ends the stream.
         fps: output items per second.
+        start: time of the first output; None: the first stamp.
 
     Yields:
-        for each i = 0, 1, ... the last item with time - first time <= (i + EARLY) / fps, until the last item's time is
-        over. One item at least, if there is any.
+        for each i = 0, 1, ... the last item with time <= start + (i + EARLY) / fps (or the first item, where there is
+        none), until the last item's time is over. One item at least, if there is any at or after the start.
     """
-    origin = held = None
+    held = None
     held_time = interval = Fraction(0)
     shown = 0
     for stamp, duration, item in timed:
-        if origin is None:
-            origin = stamp
-        elif stamp - origin <= held_time:
-            continue
-        elif stamp - origin - held_time > LONGEST_HOLD_SECONDS:
-            break
-        else:
-            while (shown + EARLY) / fps < stamp - origin:
-                assert held is not None
+        if start is None:
+            start = stamp
+        if held is not None:
+            if stamp <= held_time:
+                continue
+            if stamp - held_time > LONGEST_HOLD_SECONDS:
+                break
+            while start + (shown + EARLY) / fps < stamp:
                 yield held
                 shown += 1
-            interval = stamp - origin - held_time
-        held, held_time = item, stamp - origin
+            interval = stamp - held_time
+        held, held_time = item, stamp
         interval = duration or interval
     if held is None:
         return
+    assert start is not None
     end = held_time + min(interval or 1 / fps, Fraction(LONGEST_HOLD_SECONDS))
-    while shown == 0 or (shown + EARLY) / fps < end:
+    while (shown == 0 and held_time >= start) or start + (shown + EARLY) / fps < end:
         yield held
         shown += 1
 
@@ -155,9 +178,9 @@ def resample(timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction) -> It
 class FrameResizer:
     """Decoded frame -> uint8 `[height, width, 3]`: upright, square pixels, resized to cover, centre-cropped."""
 
-    def __init__(self, path: Path, height: int, width: int):
-        """`path` only names the file in errors."""
-        self._path, self._height, self._width = path, height, width
+    def __init__(self, video: Path | Media, height: int, width: int):
+        """`video` only names the file in errors."""
+        self._path, self._height, self._width = video, height, width
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, sample_aspect_ratio: Fraction | None) -> np.ndarray:
@@ -194,81 +217,3 @@ class FrameResizer:
         top, left = (new_height - rows) // 2, (new_width - columns) // 2
         # The display matrix turns counter-clockwise by frame.rotation, as np.rot90 does.
         return np.ascontiguousarray(np.rot90(picture[top : top + rows, left : left + columns], quarter_turns))
-
-
-@contextmanager
-def open_stream(path: Path, deadline_seconds: float) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A file opened, and its first video stream that is no cover picture.
-
-    Raises:
-        InputError: not a media file with a video stream.
-    """
-    # A named pipe would block for ever, so anything that is no regular file stays outside.
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; give a file")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: empty file; copy it again or leave it out")
-    try:
-        container = av.open(path, metadata_errors="replace", timeout=deadline_seconds)
-    except PermissionError as error:
-        raise InputError(f"{path}: may not be read; change its permissions") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a media file, or damaged at the start; leave it out") from error
-    with container:
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            raise InputError(f"{path}: no video stream; leave it out")
-        # One thread: how many frames come out before an error would otherwise depend on the number of cores.
-        streams[0].thread_count = 1
-        yield container, streams[0]
-
-
-def decode(
-    path: Path, container: InputContainer, stream: VideoStream, deadline_seconds: float, note: Callable[[str], None]
-) -> Iterator[Timed]:
-    """Frames in presentation order up to the end of the stream or its first damage, of which `note` is told.
-
-    Raises:
-        InputError: there is not one, or the deadline passed.
-    """
-    spent, count = 0.0, 0
-    last, step = Fraction(0), Fraction(1, 25) if not stream.average_rate else 1 / stream.average_rate
-    packets = container.demux(stream)
-    while True:
-        started = time.monotonic()
-        try:
-            packet = next(packets, None)
-            frames = [] if packet is None else packet.decode()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            if isinstance(error, av.error.ExitError) or spent + time.monotonic() - started > deadline_seconds:
-                raise InputError(_too_slow(path, deadline_seconds)) from error
-            if count == 0:
-                raise InputError(f"{path}: not one frame can be decoded; leave it out") from error
-            note(f"damaged after {count} source frames; the rest is not used")
-            return
-        spent += time.monotonic() - started
-        if spent > deadline_seconds:
-            raise InputError(_too_slow(path, deadline_seconds))
-        for frame in frames:
-            # Decoders paint over what they miss. At the start (a stream cut before a key frame) that passes; later on
-            # it is the damage at the end of a broken file.
-            if frame.is_corrupt and count == 0:
-                continue
-            if frame.is_corrupt:
-                note(f"damaged after {count} source frames; the rest is not used")
-                return
-            count += 1
-            unit = stream.time_base if frame.time_base is None else frame.time_base
-            assert unit is not None
-            last = last + step if frame.pts is None else frame.pts * unit
-            yield Timed(last, (frame.duration or 0) * unit, frame)
-        if packet is None:
-            if count == 0:
-                raise InputError(f"{path}: not one frame can be decoded; leave it out")
-            return
-
-
-def _too_slow(path: Path, deadline_seconds: float) -> str:
-    return f"{path}: decoding took longer than {deadline_seconds:g} s; cut the video into shorter files"

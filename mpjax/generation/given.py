@@ -66,7 +66,7 @@ def file_hash(path: Path) -> str:
 
 def _frames(run: Run, clip: Path, count: int) -> Iterator[np.ndarray]:
     """At most `count` frames at the run's rate and size."""
-    frames = read_frames(clip, fps=run.fps, height=run.height, width=run.width, max_seconds=count / run.fps)
+    frames = read_frames(clip, fps=run.fps, height=run.height, width=run.width, end=count / run.fps)
     return itertools.islice(frames, count)
 
 

@@ -1,10 +1,14 @@
 """Small videos for the tests, one for every way in which a file can be odd."""
 
+import io
+import tarfile
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from mpjax.data.media import Media
 
 
 def moving(frames: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -76,3 +80,30 @@ def write_audio(path: Path) -> Path:
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Of two uint8 pictures or videos, in dB."""
     return float(10 * np.log10(255**2 / np.mean(np.square(a.astype(np.float64) - b))))
+
+
+def counted(frames: int, height: int = 48, width: int = 64, bits: int = 8) -> np.ndarray:
+    """Frames with their number burned in: `bits` black or white columns, highest first; uint8 `[n, H, W, 3]`."""
+    shown = np.zeros((frames, height, width, 3), np.uint8)
+    for bit in range(bits):
+        on = (np.arange(frames) >> (bits - 1 - bit)) & 1
+        shown[:, :, bit * width // bits : (bit + 1) * width // bits] = 20 + 215 * on[:, None, None, None]
+    return shown
+
+
+def counter(frame: np.ndarray, bits: int = 8) -> int:
+    """The number burned into a frame of `counted`, at any size."""
+    width = frame.shape[1]
+    columns = [frame[:, bit * width // bits : (bit + 1) * width // bits].mean() for bit in range(bits)]
+    return sum((level > 128) << (bits - 1 - bit) for bit, level in enumerate(columns))
+
+
+def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> dict[str, Media]:
+    """A tar of these files in order, and where each one lies in it."""
+    with tarfile.open(path, mode) as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    with tarfile.open(path) as tar:
+        return {e.name: Media(path=path, offset=e.offset_data, size=e.size, member=e.name) for e in tar}

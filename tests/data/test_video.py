@@ -5,10 +5,11 @@ import av
 import numpy as np
 import pytest
 
-from mpjax.data import video
-from mpjax.data.video import read_frames, read_image, resample
+from mpjax.data import decoding
+from mpjax.data.media import Media
+from mpjax.data.video import probe, read_frames, read_image, resample
 from mpjax.errors import InputError
-from tests.data.media import levels, moving, number, psnr, write_audio, write_video
+from tests.data.media import counted, counter, levels, moving, number, psnr, write_audio, write_tar, write_video
 
 
 def read(path, *, fps=12, height=32, width=32, **options):
@@ -48,7 +49,7 @@ def test_constant_rate_is_kept_halved_and_doubled(tmp_path):
     assert [number(f) for f in read(path)] == list(range(24))
     assert [number(f) for f in read(path, fps=6)] == list(range(0, 24, 2))
     assert [number(f) for f in read(path, fps=24)] == [i // 2 for i in range(48)]
-    assert [number(f) for f in read(path, max_seconds=0.5)] == list(range(6))
+    assert [number(f) for f in read(path, end=0.5)] == list(range(6))
 
 
 def test_millisecond_stamps_neither_repeat_nor_drop(tmp_path):
@@ -64,6 +65,90 @@ def test_variable_frame_rate_goes_by_time(tmp_path):
     shown = [number(f) for f in read(path)]
     assert shown[:28] == [max(n for n, t in enumerate(times) if t <= i) for i in range(28)]
     assert len(shown) < 40
+
+
+# 24 fps, then 1 fps, 60 fps, a gap of 3 s and 10 fps, in sixtieths of a second; 160 frames, 15.6 s.
+GAPS = [5, 2, 3] * 12 + [60] * 3 + [1] * 60 + [180] + [6] * 59
+STAMPS = [sum(GAPS[:n]) for n in range(160)]
+CONTAINERS = [
+    ("a.mp4", "libx264", {"bf": "3", "g": "25", "preset": "medium"}),
+    ("a.mkv", "libx264", {"bf": "2", "g": "40", "preset": "veryfast", "x264-params": "open-gop=1"}),
+    ("a.webm", "libvpx-vp9", {"g": "30", "deadline": "realtime", "cpu-used": "8", "b": "1M"}),
+    ("a.ts", "libx264", {"bf": "2", "g": "25", "preset": "veryfast"}),
+]
+
+
+@pytest.fixture(scope="module", params=CONTAINERS, ids=lambda c: c[0] + "-" + c[1])
+def variable(request, tmp_path_factory):
+    """A video at a variable rate with its frames' numbers burned in."""
+    name, codec, options = request.param
+    path = tmp_path_factory.mktemp("variable") / name
+    return write_video(path, counted(160), fps=60, times=STAMPS, codec=codec, options=options)
+
+
+@pytest.mark.parametrize("fps", [24, 30000 / 1001, 10])
+@pytest.mark.parametrize(("start", "end"), [(0.0, None), (0.33, 1.0), (3.7, 9.05), (9.99, None)])
+def test_burned_in_counter_at_a_variable_rate(variable, fps, start, end):
+    shown = [counter(frame) for frame in read(variable, fps=fps, height=48, width=64, start=start, end=end)]
+    last = (STAMPS[-1] + 6) / 60
+    # The length of the last frame is not in every container.
+    assert abs(len(shown) - (min(end or last, last) - start) * fps) <= max(1, 0.1 * fps)
+    wrong_by = []
+    for i, n in enumerate(shown):
+        wanted = start + i / fps
+        begins, ends = STAMPS[n] / 60, STAMPS[n + 1] / 60 if n < 159 else last
+        wrong_by.append(max(begins - wanted, wanted - ends, 0) * fps)
+    assert max(wrong_by) <= 0.5
+    assert len(set(shown)) > 4
+
+
+def test_ranges_are_parts_of_the_whole(variable):
+    whole = read(variable, fps=12)
+    for first, count in ((0, 5), (30, 36), (80, 37)):
+        part = read(variable, fps=12, start=first / 12, end=(first + count) / 12)
+        assert [counter(f) for f in part] == [counter(f) for f in whole[first : first + count]]
+        assert len(part) == count
+    assert read(variable, fps=12, start=20.0, end=21.0) == []
+
+
+def test_a_range_decodes_little_of_a_long_video(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", counted(250, 32, 64), fps=5, options={"g": "25"})
+    decoded = []
+    original = decoding.Reading._decode
+
+    def counting(self, *rest):
+        for timed in original(self, *rest):
+            decoded.append(timed.time)
+            yield timed
+
+    monkeypatch.setattr(decoding.Reading, "_decode", counting)
+    shown = [counter(f) for f in read(path, fps=5, width=64, start=40.0, end=42.0)]
+    assert shown == list(range(200, 210)) and len(decoded) < 40
+
+
+def test_a_range_where_the_index_lies_is_read_from_the_beginning(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", counted(100), fps=10, options={"g": "10"})
+    # Every jump lands at the end.
+    jump = decoding.Reading._jump
+    monkeypatch.setattr(decoding.Reading, "_jump", lambda self, to: jump(self, to if to == 0 else Fraction(9)))
+    assert [counter(f) for f in read(path, fps=10, height=24, start=5.0, end=5.5)] == list(range(50, 55))
+
+
+def test_a_video_inside_a_tar(tmp_path):
+    path = write_video(tmp_path / "a.mp4", counted(100), fps=10, options={"g": "10"})
+    media = write_tar(tmp_path / "a.tar", {"other.txt": b"x" * 1000, "a.mp4": path.read_bytes(), "b.txt": b"y"})[
+        "a.mp4"
+    ]
+    assert media.content_hash() == Media(path=path).content_hash()
+    assert [counter(f) for f in read(media, fps=10, height=24, start=5.0, end=7.0)] == list(range(50, 70))
+    assert probe(media) == probe(path) == (48, 64, 10.0, 10.0)
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, None), (2.0, 2.0), (3.0, 1.0)])
+def test_empty_ranges_are_refused(tmp_path, bounds):
+    path = write_video(tmp_path / "a.mp4", levels(3))
+    with pytest.raises(InputError, match="give 0 ≤ start < end"):
+        read(path, start=bounds[0], end=bounds[1])
 
 
 @pytest.mark.parametrize(
@@ -179,11 +264,11 @@ def test_names_that_are_no_unicode(tmp_path):
 def test_deadline_counts_decoding_only(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", levels(4))
     now = [0.0]
-    monkeypatch.setattr(video.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(decoding.time, "monotonic", lambda: now[0])
     for _ in read_frames(path, fps=12, height=32, width=32, deadline_seconds=5):
         now[0] += 100  # a slow caller is not the file's fault
     ticks = iter(range(0, 1000, 2))
-    monkeypatch.setattr(video.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(decoding.time, "monotonic", lambda: next(ticks))
     with pytest.raises(InputError, match="longer than 5 s"):
         read(path, deadline_seconds=5)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpjax.data.raw.media import Media
+from mpjax.data.media import Media
 from mpjax.errors import InputError
 
 CLIPS_FILE = "clips.jsonl"
