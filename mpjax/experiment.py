@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from mpjax import codecs, config
 from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec
+from mpjax.data.raw.filters import Filters
+from mpjax.data.raw.shots import ShotDetector
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.forcing import Direct
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
@@ -53,6 +55,7 @@ class ClipsData:
     Attributes:
         path: dataset folder.
         height, width: pixels after resize and centre crop.
+        buckets: (height, width) of the sizes that records may have; empty: `height` × `width` alone.
         fps: frames per second.
         time_factor, space_factor, channels: of the latents; of the autoencoder they are 4, 8 and 16.
         vae: folder of HunyuanVideo's autoencoder; empty: block DCT, which has no weights.
@@ -62,12 +65,15 @@ class ClipsData:
             read bytes and latents.
         max_segments: longest record, in segments.
         validation_fraction: share of the videos that is held out.
+        shots: how `data scan` finds where one shot ends.
+        filters: which clips `data scan` keeps.
     """
 
     kind: ClassVar[str] = "clips"
     path: str
     height: int = 480
     width: int = 832
+    buckets: tuple[tuple[int, int], ...] = ()
     fps: int = 24
     time_factor: int = 4
     space_factor: int = 8
@@ -77,6 +83,8 @@ class ClipsData:
     encoders: str = ""
     max_segments: int = 40
     validation_fraction: float = 0.1
+    shots: ShotDetector = ShotDetector()
+    filters: Filters = Filters()
 
     def __post_init__(self):
         for name in ("height", "width", "fps", "time_factor", "space_factor", "channels", "max_segments"):
@@ -274,7 +282,9 @@ def fingerprint(experiment: Experiment) -> str:
             if not fields["data"]["world"][name]:
                 fields["data"]["world"].pop(name)
     if isinstance(experiment.data, ClipsData):
-        for name, default in (("vae", ""), ("vae_tiles", "decode"), ("encoders", "")):
+        for name in ("shots", "filters"):  # they decide which clips are encoded, before any training
+            fields["data"].pop(name)
+        for name, default in (("vae", ""), ("vae_tiles", "decode"), ("encoders", ""), ("buckets", [])):
             if fields["data"][name] == default:
                 fields["data"].pop(name)
     for stage, values in zip(experiment.training.stages, fields["training"]["stages"], strict=True):

@@ -57,6 +57,13 @@ def find_sources(folder: Path) -> list[Source]:
     Raises:
         InputError: no such folder, no video in it, or a manifest that cannot be read.
     """
+    if not (sources := list_sources(folder)):
+        raise InputError(f"{folder}: no video files; known suffixes are {' '.join(VIDEO_SUFFIXES)}")
+    return sources
+
+
+def list_sources(folder: Path) -> list[Source]:
+    """As `find_sources`, but a folder without videos gives an empty list."""
     if folder.is_file():
         raise InputError(f"{folder}: a file; give the folder that it lies in")
     if not folder.is_dir():
@@ -69,8 +76,6 @@ def find_sources(folder: Path) -> list[Source]:
         and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
-    if not names:
-        raise InputError(f"{folder}: no video files; known suffixes are {' '.join(VIDEO_SUFFIXES)}")
     sources = []
     for name in sorted(names):
         path = folder / name

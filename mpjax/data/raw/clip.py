@@ -86,7 +86,7 @@ def read_clips(path: Path) -> Iterator[Clip]:
 
 def _to_json(clip: Clip) -> dict[str, Any]:
     values = {name: getattr(clip, name) for name in Clip.__dataclass_fields__ if name not in ("media", "scores")}
-    media = {"path": str(clip.media.path)}
+    media: dict[str, Any] = {"path": str(clip.media.path)}
     if clip.media.member:
         media |= {"member": clip.media.member, "offset": clip.media.offset, "size": clip.media.size}
     return values | {"media": media, "scores": dict(clip.scores)}
