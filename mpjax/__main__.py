@@ -56,6 +56,35 @@ def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
     )
 
 
+def _scan(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax import experiment
+    from mpjax.data.raw.command import scan_to_folder
+
+    loaded = experiment.load(args.config, overrides)
+    data = loaded.data
+    if not isinstance(data, experiment.ClipsData):
+        raise InputError(
+            f"{args.config}: data.kind is {data.kind!r}, which needs no clips: give a config with kind='clips'"
+        )
+    scan_to_folder(
+        args.input,
+        args.output,
+        videos=args.videos,
+        geometry=data.geometry(loaded.model.framepack.segment_frames),
+        filters=data.filters,
+        shots=data.shots,
+        deadline_seconds=args.deadline,
+    )
+
+
+def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.data.raw.command import inspect_raw
+    from mpjax.data.raw.geometry import Geometry
+
+    _no_overrides(overrides)
+    print(inspect_raw(args.path, videos=args.videos, geometry=Geometry(), page=args.html))
+
+
 def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.generation.command import generate
 
@@ -224,6 +253,28 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--output", type=Path, help="dataset folder (default: data.path of the config)")
     verb.add_argument("--config", required=True, help=f"config file; {fields} --config.data.height=96")
+
+    verb = verbs.add_parser("data", help="Look at raw material, and choose clips of it.", allow_abbrev=False)
+    data_verbs = verb.add_subparsers(dest="data_verb", required=True, metavar="VERB")
+
+    def add_data(name: str, run, text: str) -> argparse.ArgumentParser:
+        verb = data_verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        verb.set_defaults(run_verb=run)
+        verb.add_argument("--videos", type=Path, help="folder that a table's paths are relative to (default: its own)")
+        return verb
+
+    raw = "folder of videos or tars, tar, or table (.csv, .jsonl, .parquet) of paths, or of MiraData or Sekai"
+    verb = add_data("scan", _scan, "Split videos into shots and whole segments, and filter them, for `encode`.")
+    verb.add_argument("--input", type=Path, required=True, help=raw)
+    verb.add_argument("--output", type=Path, required=True, help="folder for clips.jsonl, left_out.jsonl and scan.html")
+    verb.add_argument("--config", required=True, help=f"config file; {fields} --config.data.filters.most_shots=1")
+    verb.add_argument(
+        "--deadline", type=float, default=600.0, help="seconds that decoding one entry may take (default: 600)"
+    )
+
+    verb = add_data("inspect", _inspect, "Counts, hours, buckets, segments, captions and frames of a place.")
+    verb.add_argument("path", type=Path, metavar="PATH", help=f"{raw}; or what `data scan` wrote")
+    verb.add_argument("--html", type=Path, help="page to write, with frames")
 
     verb = add("train", _train, "Train a model; the same command again goes on where it stopped.")
     verb.add_argument(

@@ -9,6 +9,7 @@ from typing import ClassVar
 from mpjax import codecs, config
 from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec
 from mpjax.data.raw.filters import Filters
+from mpjax.data.raw.geometry import Geometry
 from mpjax.data.raw.shots import ShotDetector
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.forcing import Direct
@@ -97,6 +98,15 @@ class ClipsData:
             raise InputError(
                 f"vae has latents of time_factor {factors[0]} and space_factor {factors[1]}: set both fields so"
             )
+
+    def geometry(self, segment_frames: int) -> Geometry:
+        """The clips that `data scan` cuts, for segments of so many latent frames."""
+        return Geometry(
+            fps=float(self.fps),
+            segment_frames=self.time_factor * segment_frames,
+            max_segments=self.max_segments,
+            buckets=self.buckets or ((self.height, self.width),),
+        )
 
     def codec(self) -> codecs.Codec:
         """Pixels to latents, without normalisation.

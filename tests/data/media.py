@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from mpjax.data.media import Media
 
@@ -107,3 +108,45 @@ def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> dict[st
             tar.addfile(entry, io.BytesIO(data))
     with tarfile.open(path) as tar:
         return {e.name: Media(path=path, offset=e.offset_data, size=e.size, member=e.name) for e in tar}
+
+
+def scene(
+    seed: int,
+    frames: int,
+    height: int = 54,
+    width: int = 96,
+    *,
+    pan: tuple[float, float] = (0.0, 0.0),
+    walker: float = 0.0,
+) -> np.ndarray:
+    """One shot: a random landscape, the camera `pan` (down, right) and a disc `walker` pixels a frame; uint8 frames."""
+    rng = np.random.default_rng(seed)
+    reach = [int(abs(speed) * frames) + 2 for speed in pan]
+    size = (height + reach[0], width + reach[1])
+    land = np.zeros((*size, 3))
+    for grain, strength in ((28, 0.5), (12, 0.3), (5, 0.2)):
+        coarse = rng.integers(0, 256, (size[0] // grain + 2, size[1] // grain + 2, 3)).astype(np.uint8)
+        land += strength * np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))
+    y, x = np.ogrid[:height, :width]
+    shots = []
+    for n in range(frames):
+        top, left = (
+            int(speed * n) if speed >= 0 else int(speed * n) + r - 1 for speed, r in zip(pan, reach, strict=True)
+        )
+        frame = land[top : top + height, left : left + width].round().astype(np.uint8)
+        if walker:
+            centre = (width / 4 + walker * n) % width
+            frame[(y - height / 2) ** 2 + (x - centre) ** 2 < (height / 6) ** 2] = (250, 20, 60)
+        shots.append(frame)
+    return np.stack(shots)
+
+
+def join(shots: list[np.ndarray], dissolve: int = 0) -> tuple[np.ndarray, list[float]]:
+    """Shots one after another, `dissolve` frames of both over each other; and where, in frames, the changes are."""
+    video, places = shots[0].astype(np.float64), []
+    alpha = ((np.arange(dissolve) + 0.5) / max(dissolve, 1))[:, None, None, None]
+    for shot in shots[1:]:
+        places.append(len(video) - dissolve / 2)
+        mixed = video[len(video) - dissolve :] * (1 - alpha) + shot[:dissolve] * alpha
+        video = np.concatenate([video[: len(video) - dissolve], mixed, shot[dissolve:]])
+    return np.round(video).astype(np.uint8), places

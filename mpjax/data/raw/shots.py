@@ -7,7 +7,8 @@ A hard cut is a jump of unlikeness between neighbouring frames that stands out f
 back: after a flash the old picture returns.
 
 A dissolve from A to B shows (1 − α) A + α B with α rising from 0 to 1. So its frames lie near the straight line from A
-to B in the space of pictures, in order, while a moving camera leaves that line; and A is unlike B.
+to B in the space of pictures, in order, while a moving camera leaves that line; and A is unlike B. In the middle two
+unlike pictures also cancel each other in part, so the contrast falls, which no camera does.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ FLAT = 3.0
 ROWS, COLUMNS = 2, 3
 # Windows looked at together, which bounds the memory.
 CHUNK = 1024
+# Of the contrast that an even mixture of A and B loses, the part that a dissolve's middle has lost at least.
+FADED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,8 @@ class ShotDetector:
             fps: that rate.
         """
         hard = self._hard(pictures, fps)
+        if len(pictures) < 2:
+            return []
         near = round(0.35 * fps)
         cuts = [Cut(time=at / fps, length=0.0) for at in hard]
         for middle, length in self._dissolves(pictures, fps):
@@ -96,8 +101,6 @@ class ShotDetector:
 
     def _hard(self, pictures: np.ndarray, fps: float) -> list[int]:
         """Numbers of the first frames of new shots."""
-        if len(pictures) < 2:
-            return []
         jump = np.concatenate([[0.0], unlikeness(pictures[:-1], pictures[1:])])
         change = np.concatenate([[0.0], _mean_change(pictures)])
         around, back = max(2, round(fps / 2)), max(1, round(fps / 4))
@@ -158,12 +161,21 @@ class ShotDetector:
         rows, worst = likely[good], worst[good]
         if not len(rows):
             return []
+        ends = (_contrast(frames[rows]) + _contrast(frames[rows + window])) / 2
+        mixed = _contrast((frames[rows] + frames[rows + window]) / 2)
+        faded = ends - _contrast(frames[rows + window // 2]) > FADED * (ends - mixed)
+        rows, worst = rows[faded], worst[faded]
         pictures = frames.reshape(-1, *shape[1:])
         sides = unlikeness(pictures[rows], pictures[rows + window])
         textured = np.minimum(frames[rows].std(1), frames[rows + window].std(1)) > 2 * FLAT
         return [
             (float(w), int(r)) for w, r, s, t in zip(worst, rows, sides, textured, strict=True) if s > self.unlike and t
         ]
+
+
+def _contrast(frames: np.ndarray) -> np.ndarray:
+    """Variance of the pixels, `[n]`, of frames `[n, pixels]`."""
+    return frames.var(1)
 
 
 def _mean_change(pictures: np.ndarray) -> np.ndarray:
