@@ -25,6 +25,9 @@ SMOKE = f"{config.find('recall_tiny.py')}:smoke"
         (["generate", "--weights=nothing", "--out=x.mp4", "--mesh=context=32,tensor=2"], "needs 64 devices"),
         (["generate", "--weights=nothing", "--out=x.mp4", "--mesh=model=2"], "write it as context=2,tensor=2"),
         (["encode", f"--config={SMOKE}", "--input=nothing"], "give a config with kind='clips'"),
+        (["data", "scan", f"--config={SMOKE}", "--input=x", "--output=y"], "give a config with kind='clips'"),
+        (["data", "inspect", "nothing"], "nothing: no such file or folder"),
+        (["data", "inspect", "nothing", "--config.seed=1"], "is no flag of this command"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(arguments, said, tmp_path, capsys):
@@ -43,7 +46,25 @@ def test_wrong_usage_is_status_2(arguments, capsys):
     assert stopped.value.code == 2 and "usage: mpjax" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["demo", "encode", "train", "ablate", "generate", "recall", "evaluate", "convert"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "demo",
+        "data",
+        "encode",
+        "train",
+        "ablate",
+        "generate",
+        "recall",
+        "plan",
+        "suite",
+        "study",
+        "elo",
+        "evaluate",
+        "report",
+        "convert",
+    ],
+)
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

@@ -16,7 +16,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-# Standard deviation of pixels (of 255) below which a picture is flat, and like nothing.
+# Standard deviation of pixels (of 255) below which a picture is flat: like other flat ones, and no others.
 FLAT = 3.0
 # Shifts tried, in pixels of the small pictures.
 ROWS, COLUMNS = 2, 3
@@ -59,7 +59,7 @@ def unlikeness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         moved = b[:, top : top + height, left : left + width]
         moved = moved - moved.mean((1, 2, 3), keepdims=True)
         with_scale = scale * np.sqrt(np.mean(moved**2, (1, 2, 3)) + FLAT**2)
-        best = np.maximum(best, np.mean(middle * moved, (1, 2, 3)) / with_scale)
+        best = np.maximum(best, (np.mean(middle * moved, (1, 2, 3)) + FLAT**2) / with_scale)
     return 1 - best
 
 

@@ -85,6 +85,8 @@ def test_unlikeness():
     other = small(scene(1, 1))[0]
     same, shifted, dimmed, unrelated = unlikeness(np.stack([picture] * 4), np.stack([picture, moved, darker, other]))
     assert same < 0.01 and dimmed < 0.05 and shifted < 0.05 and unrelated > 0.5
+    dark, bright = np.full((2, *picture.shape), [[[[0]]], [[[200]]]])
+    assert unlikeness(np.stack([dark, dark]), np.stack([bright, picture])) == pytest.approx([0, 0.9], abs=0.1)
 
 
 def test_too_short_for_anything():
