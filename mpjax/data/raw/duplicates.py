@@ -1,4 +1,4 @@
-"""Clips that show what an earlier one shows: the same file, a range listed twice, a copy at another size or rate."""
+"""Clips that show what another shows: the same file, a range listed twice, a copy at another size or rate."""
 
 import numpy as np
 from PIL import Image
@@ -8,14 +8,14 @@ PICTURES, ROWS, COLUMNS = 6, 8, 8
 
 
 class Seen:
-    """The clips so far."""
+    """The clips that were kept so far."""
 
     def __init__(self):
         self._signatures = np.zeros((0, PICTURES * ROWS * COLUMNS // 8), np.uint8)
         self._ranges: list[tuple[str, float, float]] = []
 
     def likeness(self, pictures: np.ndarray, source_hash: str, start: float, end: float) -> float:
-        """Compares a clip with all before it, and counts it among them.
+        """Compares a clip with those that were added.
 
         Two clips are as like as the part of bits that agree in their signatures: at six moments, on a grid of 8 × 8,
         whether it gets lighter to the right. Neither size nor rate nor exposure changes that much. Ranges of the same
@@ -27,7 +27,7 @@ class Seen:
             start, end: the clip's range in it, in seconds.
 
         Returns:
-            likeness to the most like earlier clip, in [0, 1]; 0 for the first.
+            likeness to the one that is most like it, in [0, 1]; 0 where there is none.
         """
         bits = signature(pictures)
         like = 1 - np.bitwise_count(self._signatures ^ bits).sum(1) / (8 * bits.size)
@@ -35,9 +35,12 @@ class Seen:
             if source == source_hash:
                 shared = max(0.0, min(end, last) - max(start, first))
                 like[place] = shared / max(min(end - start, last - first), 1e-9)
-        self._signatures = np.concatenate([self._signatures, bits[None]])
-        self._ranges.append((source_hash, start, end))
         return float(like.max(initial=0.0))
+
+    def add(self, pictures: np.ndarray, source_hash: str, start: float, end: float) -> None:
+        """Counts a clip among those that later ones are compared with; arguments as of `likeness`."""
+        self._signatures = np.concatenate([self._signatures, signature(pictures)[None]])
+        self._ranges.append((source_hash, start, end))
 
 
 def signature(pictures: np.ndarray) -> np.ndarray:

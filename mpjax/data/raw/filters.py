@@ -13,7 +13,7 @@ SCORES = {
     "frozen": "longest run of one repeated picture, in seconds",
     "dynamism": "mean motion of the picture, in short sides a second",
     "camera": "mean motion of the camera, likewise",
-    "duplicate": "likeness to an earlier clip, 1 is the same",
+    "duplicate": "likeness to a clip kept before, 1 is the same",
     "shots": "shots that the listed range was split into",
 }
 
@@ -31,7 +31,7 @@ class Filters:
         most_dynamism: likewise; what is above is shaken or torn.
         least_camera: mean motion of the camera, likewise; 0 keeps fixed cameras.
         most_camera: likewise.
-        most_duplicate: likeness to an earlier clip; unrelated clips have about 0.5 to 0.7.
+        most_duplicate: likeness to a clip kept before; unrelated clips have about 0.5 to 0.7.
         most_shots: shots in the listed range; 1 leaves out every range with a cut.
     """
 

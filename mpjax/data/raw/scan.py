@@ -80,9 +80,12 @@ def scan(
         judged = []
         for clip in clips:
             first, last = (round((t - entry.start) * geometry.fps) for t in (clip.start, clip.end))
-            likeness = seen.likeness(measured.pictures[first:last], source_hash, clip.start, clip.end)
-            scores = {**clip.scores, "duplicate": likeness}
+            shown = (measured.pictures[first:last], source_hash, clip.start, clip.end)
+            scores = {**clip.scores, "duplicate": seen.likeness(*shown)}
             judged.append(replace(clip, scores=scores, reason=filters.reason(scores)))
+            # Only what is kept: a sharp copy of a clip that was left out for its size is welcome.
+            if judged[-1].kept:
+                seen.add(*shown)
         problem = ""
         if not judged:
             needed = geometry.frames(1) / geometry.fps

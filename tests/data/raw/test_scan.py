@@ -149,10 +149,20 @@ def test_duplicates_at_another_size_and_rate(tmp_path):
     assert found["c.mkv"].scores["duplicate"] > 0.95 and found["c.mkv"].reason.startswith("duplicate")
 
 
+def test_a_sharp_copy_of_what_was_left_out_is_kept(tmp_path):
+    video = scene(1, 40, 54, 96, pan=(0, 1))
+    write_video(tmp_path / "a.mkv", video[:, ::2, ::2][:, :26], codec="ffv1", pix_fmt="bgr0")
+    write_video(tmp_path / "b.mp4", video)
+    small, sharp = (s.clips[0] for s in scanned(tmp_path))
+    assert small.reason.startswith("enlargement") and sharp.kept and sharp.scores["duplicate"] == 0
+
+
 def test_ranges_of_one_video_are_compared_by_their_overlap():
     seen, pictures = Seen(), np.zeros((9, 18, 32, 3), np.uint8)
     assert seen.likeness(pictures, "a", 0.0, 10.0) == 0
+    seen.add(pictures, "a", 0.0, 10.0)
     assert seen.likeness(pictures, "a", 10.0, 20.0) == 0
+    seen.add(pictures, "a", 10.0, 20.0)
     assert seen.likeness(pictures, "a", 15.0, 25.0) == pytest.approx(0.5)
     assert seen.likeness(pictures, "b", 0.0, 10.0) == 1
 
