@@ -126,6 +126,12 @@ def test_a_range_decodes_little_of_a_long_video(tmp_path, monkeypatch):
     assert shown == list(range(200, 210)) and len(decoded) < 40
 
 
+def test_a_clock_that_starts_late(tmp_path):
+    times = [70 + n for n in range(100)]
+    path = write_video(tmp_path / "a.mkv", counted(100), fps=10, times=times, options={"g": "10"})
+    assert [counter(f) for f in read(path, fps=10, height=24, start=5.0, end=6.0)] == list(range(50, 60))
+
+
 def test_a_range_where_the_index_lies_is_read_from_the_beginning(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", counted(100), fps=10, options={"g": "10"})
     # Every jump lands at the end.

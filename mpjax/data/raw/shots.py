@@ -106,17 +106,18 @@ class ShotDetector:
         around, back = max(2, round(fps / 2)), max(1, round(fps / 4))
         found = []
         for at in np.flatnonzero((jump > self.unlike) & (change > self.change)):
-            others = np.concatenate([jump[max(0, at - around) : at], jump[at + 1 : at + 1 + around]])
-            # Where the source has a lower rate its frames are repeated: what stands still says nothing.
-            others = np.sort(others[others > 0])
+            others = np.sort(np.concatenate([jump[max(0, at - around) : at], jump[at + 1 : at + 1 + around]]))
             if len(others) > 1 and jump[at] < self.stands_out * others[-2]:
                 continue
-            later = pictures[at + 1 : at + 1 + back]
-            before = np.broadcast_to(pictures[at - 1], later.shape)
-            if len(later) and unlikeness(before, later).min() < self.unlike / 2:
-                continue  # a flash
+            later, earlier = pictures[at + 1 : at + 1 + back], pictures[max(0, at - 1 - back) : at - 1]
+            if self._returns(pictures[at - 1], later) or self._returns(pictures[at], earlier):
+                continue  # the beginning or the end of a flash
             found.append(int(at))
         return found
+
+    def _returns(self, picture: np.ndarray, others: np.ndarray) -> bool:
+        """Whether one of the others shows the same as a picture."""
+        return len(others) > 0 and unlikeness(np.broadcast_to(picture, others.shape), others).min() < self.unlike / 2
 
     def _dissolves(self, pictures: np.ndarray, fps: float) -> list[tuple[int, int]]:
         """(middle frame, length in frames), the clearest of those that overlap."""

@@ -59,16 +59,22 @@ def test_no_cut_in_single_shots():
     "change",
     [
         lambda n: 1.6 if 40 <= n < 43 else 1,  # a flash
+        lambda n: 1e3 if 40 <= n < 43 else 1,  # one that leaves nothing but white
         lambda n: 0.4 if n >= 40 else 1,  # lights out, at once
         lambda n: 1 - 0.6 * np.clip((n - 40) / 12, 0, 1),  # and slowly
         lambda n: np.clip(n / 24, 0, 1),  # a fade from black
     ],
-    ids=["flash", "lights", "dimmer", "fade"],
+    ids=["flash", "white", "lights", "dimmer", "fade"],
 )
 def test_light_is_no_cut(change):
     video = scene(3, 90, pan=(0, 0.3)).astype(float)
     video = np.stack([np.clip(frame * change(n), 0, 255) for n, frame in enumerate(video)]).astype(np.uint8)
     assert ShotDetector().cuts(small(video), FPS) == []
+
+
+def test_a_whip_pan_is_no_cut():
+    # 14 of 96 pixels a frame: neighbours have little in common, all of them equally little.
+    assert ShotDetector().cuts(small(scene(5, 60, pan=(0, 14))), FPS) == []
 
 
 def test_a_repeated_frame_is_no_context():
