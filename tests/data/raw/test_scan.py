@@ -242,3 +242,11 @@ def test_the_command_line(odd, tmp_path, capsys):
     assert clips and {(c.fps, c.bucket, (c.frames - 1) / c.segments) for c in clips} == {(12.0, (48, 64), 12.0)}
     assert main(["data", "inspect", str(tmp_path / "out")]) == 0
     assert f"{len(clips)} items" in capsys.readouterr().out
+
+
+def test_black_ends_are_left_out_without_a_cut(tmp_path):
+    video = scene(3, 60, pan=(0, 0.5))
+    video[:10] = video[50:] = 0
+    write_video(tmp_path / "a.mp4", video)
+    ((clip,),) = (s.clips for s in scanned(tmp_path, shots=ShotDetector(unlike=2.0)))
+    assert clip.start == pytest.approx(10 / 12) and clip.scores["black"] == 0
