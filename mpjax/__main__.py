@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mpjax.errors import InputError
 
@@ -33,7 +34,9 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
 def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax import experiment
     from mpjax.conditioning.pretrained import pretrained
-    from mpjax.data.clips import encode_folder
+    from mpjax.data import beam
+    from mpjax.data.clip_encoding import ClipEncoder
+    from mpjax.data.clips import encode_folder, encode_list
 
     loaded = experiment.load(args.config, overrides)
     data = loaded.data
@@ -41,19 +44,29 @@ def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
         raise InputError(
             f"{args.config}: data.kind is {data.kind!r}, which needs no encoding: give a config with kind='clips'"
         )
-    encode_folder(
-        args.input,
-        args.output or Path(data.path),
+    if args.beam_options and not args.beam_runner:
+        raise InputError("--beam_options belongs to a Beam pipeline: give --beam_runner, too")
+    segment_frames = loaded.model.framepack.segment_frames
+    encoder = ClipEncoder(
         codec=data.codec(),
         encoders=pretrained(Path(data.encoders)) if data.encoders else None,
-        fps=data.fps,
-        height=data.height,
-        width=data.width,
-        segment_frames=loaded.model.framepack.segment_frames,
-        max_segments=data.max_segments,
-        validation_fraction=data.validation_fraction,
-        seed=loaded.seed,
+        segment_frames=segment_frames,
     )
+    options: dict[str, Any] = {
+        "encoder": encoder,
+        "fps": data.fps,
+        "max_segments": data.longest(segment_frames),
+        "validation_fraction": data.validation_fraction,
+        "seed": loaded.seed,
+        "beam_options": beam.pipeline_options(args.beam_runner, shlex.split(args.beam_options))
+        if args.beam_runner
+        else None,
+    }
+    output = args.output or Path(data.path)
+    if args.input.suffix == ".jsonl":
+        encode_list(args.input, output, **options)
+    else:
+        encode_folder(args.input, output, height=data.height, width=data.width, **options)
 
 
 def _scan(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -249,10 +262,18 @@ def parser() -> argparse.ArgumentParser:
 
     verb = add("encode", _encode, "Turn a folder of videos into a dataset of latents.")
     verb.add_argument(
-        "--input", type=Path, required=True, help="folder of videos, with manifest.jsonl, .txt captions or none"
+        "--input",
+        type=Path,
+        required=True,
+        help="folder of videos, with manifest.jsonl, .txt captions or none; or a list of clips (clips.jsonl)",
     )
     verb.add_argument("--output", type=Path, help="dataset folder (default: data.path of the config)")
     verb.add_argument("--config", required=True, help=f"config file; {fields} --config.data.height=96")
+    verb.add_argument(
+        "--beam_runner",
+        help="encode through Apache Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner, … (default: here)",
+    )
+    verb.add_argument("--beam_options", default="", help="what the runner needs besides, in one word: '--region=…'")
 
     verb = verbs.add_parser("data", help="Look at raw material, and choose clips of it.", allow_abbrev=False)
     data_verbs = verb.add_subparsers(dest="data_verb", required=True, metavar="VERB")

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
+import jax
+
 from mpjax import codecs, config
 from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec
 from mpjax.data.raw.filters import Filters
@@ -50,11 +52,30 @@ class RecallWorldData:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MixedDataset:
+    """One dataset of a mixture.
+
+    Attributes:
+        path: dataset folder.
+        weight: how often it is drawn from, relative to the others.
+    """
+
+    path: str
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.weight < float("inf"):
+            raise InputError(f"weight is {self.weight}: give a positive number")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipsData:
     """Train on latents that `mpjax encode` wrote; height to max_segments say how it writes them.
 
     Attributes:
         path: dataset folder.
+        mixture: datasets to train on, with their weights; empty: `path` alone.
+        text_dropout: share of the training clips that show the empty prompt, for classifier-free guidance.
         height, width: pixels after resize and centre crop.
         buckets: (height, width) of the sizes that records may have; empty: `height` × `width` alone.
         fps: frames per second.
@@ -64,7 +85,7 @@ class ClipsData:
             encodes in them (`spatial_tiles` of `codecs.hunyuan_vae`).
         encoders: folder of LLaMA, CLIP and SigLIP, whose embeddings `encode` stores; empty: the network's own encoders
             read bytes and latents.
-        max_segments: longest record, in segments.
+        max_segments: longest record, in segments; None: what 60 s hold. Longer clips are cut.
         validation_fraction: share of the videos that is held out.
         shots: how `data scan` finds where one shot ends.
         filters: which clips `data scan` keeps.
@@ -72,6 +93,8 @@ class ClipsData:
 
     kind: ClassVar[str] = "clips"
     path: str
+    mixture: tuple[MixedDataset, ...] = ()
+    text_dropout: float = 0.0
     height: int = 480
     width: int = 832
     buckets: tuple[tuple[int, int], ...] = ()
@@ -82,15 +105,18 @@ class ClipsData:
     vae: str = ""
     vae_tiles: str = "decode"
     encoders: str = ""
-    max_segments: int = 40
+    max_segments: int | None = None
     validation_fraction: float = 0.1
     shots: ShotDetector = ShotDetector()
     filters: Filters = Filters()
 
     def __post_init__(self):
         for name in ("height", "width", "fps", "time_factor", "space_factor", "channels", "max_segments"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: it must be at least 1")
+        if not 0 <= self.text_dropout < 1:
+            raise InputError(f"text_dropout is {self.text_dropout}: it must lie in [0, 1)")
         if not 0 <= self.validation_fraction < 1:
             raise InputError(f"validation_fraction is {self.validation_fraction}: it must lie in [0, 1)")
         factors = (HunyuanVaeCodec.time_factor, HunyuanVaeCodec.space_factor)
@@ -99,13 +125,22 @@ class ClipsData:
                 f"vae has latents of time_factor {factors[0]} and space_factor {factors[1]}: set both fields so"
             )
 
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The picture sizes (height, width) that records may have."""
+        return self.buckets or ((self.height, self.width),)
+
+    def longest(self, segment_frames: int) -> int:
+        """`max_segments`, with what None means."""
+        return self.max_segments or max(60 * self.fps // (self.time_factor * segment_frames), 1)
+
     def geometry(self, segment_frames: int) -> Geometry:
         """The clips that `data scan` cuts, for segments of so many latent frames."""
         return Geometry(
             fps=float(self.fps),
             segment_frames=self.time_factor * segment_frames,
-            max_segments=self.max_segments,
-            buckets=self.buckets or ((self.height, self.width),),
+            max_segments=self.longest(segment_frames),
+            buckets=self.sizes,
         )
 
     def codec(self) -> codecs.Codec:
@@ -221,12 +256,15 @@ class Experiment:
         patch, size = self.model.patch, self.latent_size
         if isinstance(self.data, ClipsData):
             unit = self.data.space_factor * patch
-            for side, pixels in (("height", self.data.height), ("width", self.data.width)):
-                if pixels % unit:
+            sides = [("height", self.data.height), ("width", self.data.width)]
+            sides += [("buckets", pixels) for bucket in self.data.buckets for pixels in bucket]
+            for side, pixels in sides:
+                if pixels % unit or pixels < 1:
                     raise InputError(
                         f"data.{side} is {pixels}: it must be a multiple of {unit}, data.space_factor "
                         f"{self.data.space_factor} times model.patch {patch}"
                     )
+            self._check_sizes(self.data)
         elif size[0] % patch or size[1] % patch:
             raise InputError(f"model.patch is {patch}: it must divide the latents' {size[0]} × {size[1]}")
         if isinstance(self.data, RecallWorldData):
@@ -252,6 +290,19 @@ class Experiment:
             raise InputError(
                 f"model.channels is {self.model.channels}, but data.channels is {self.data.channels}: make them equal"
             )
+
+    def _check_sizes(self, data: ClipsData) -> None:
+        """Batches of several sizes suit neither every network nor every forcing."""
+        if len(set(data.sizes)) == 1:
+            return
+        if self.model.encoders is not None:
+            raise InputError("data.buckets has several sizes, but model.encoders read one: give data.encoders, or one")
+        for i, stage in enumerate(self.training.stages):
+            if jax.tree.leaves(jax.eval_shape(lambda forcing=stage.forcing: forcing.init((1,) * 6))):
+                raise InputError(
+                    f"training.stages[{i}].forcing {stage.forcing.kind} carries latents from batch to batch, which "
+                    "then need one size: give data.buckets one, or choose another forcing"
+                )
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -294,9 +345,11 @@ def fingerprint(experiment: Experiment) -> str:
     if isinstance(experiment.data, ClipsData):
         for name in ("shots", "filters"):  # they decide which clips are encoded, before any training
             fields["data"].pop(name)
-        for name, default in (("vae", ""), ("vae_tiles", "decode"), ("encoders", ""), ("buckets", [])):
+        defaults = {"vae": "", "vae_tiles": "decode", "encoders": "", "mixture": [], "text_dropout": 0.0, "buckets": []}
+        for name, default in defaults.items():
             if fields["data"][name] == default:
                 fields["data"].pop(name)
+        fields["data"]["max_segments"] = experiment.data.longest(experiment.model.framepack.segment_frames)
     for stage, values in zip(experiment.training.stages, fields["training"]["stages"], strict=True):
         if stage.repeat == 1:
             values.pop("repeat")

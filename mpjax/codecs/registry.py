@@ -1,6 +1,9 @@
 """Codecs by name: a dataset and a checkpoint name theirs in JSON."""
 
 import dataclasses
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 from mpjax.codecs.base import Codec
@@ -8,6 +11,7 @@ from mpjax.codecs.dct import DctCodec
 from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec
 from mpjax.codecs.identity import IdentityCodec
 from mpjax.errors import InputError
+from mpjax.interop.checkpoint_files import Checkpoint, sampled_hash
 
 CODECS: dict[str, type[Any]] = {"dct": DctCodec, "hunyuan_vae": HunyuanVaeCodec, "identity": IdentityCodec}
 
@@ -41,3 +45,18 @@ def from_spec(spec: dict[str, Any]) -> Codec:
     if "name" not in spec:
         raise InputError(f"a codec spec needs a 'name' field; known codecs: {', '.join(sorted(CODECS))}")
     return create(**spec)
+
+
+def codec_id(codec: Codec) -> str:
+    """Names what a codec does by content: codecs of one id give the same raw latents, and decode them alike.
+
+    Weights count by their bytes, not by where they lie; the normalisation does not count.
+
+    Raises:
+        InputError: the weights cannot be read.
+    """
+    spec = {key: value for key, value in codec.spec().items() if key not in ("mean", "std")}
+    if "weights" in spec:
+        checkpoint = Checkpoint.open(Path(spec["weights"]))
+        spec["weights"] = sampled_hash(tuple(checkpoint.folder / name for name in checkpoint.files))
+    return f"{codec.name}-{hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]}"

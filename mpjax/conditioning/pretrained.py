@@ -8,7 +8,6 @@ Source: docs/backbone.md, section 2.7 (diffusers 0.42 `HunyuanVideoFramepackPipe
 
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,9 @@ import numpy as np
 from PIL import Image
 from safetensors import safe_open
 
-from mpjax.conditioning.cache import Arrays, EmbeddingCache, content_key
+from mpjax.conditioning.cache import ArrayCache, Arrays, content_key
 from mpjax.errors import InputError
-from mpjax.interop.checkpoint_files import file_names
+from mpjax.interop.checkpoint_files import file_names, sampled_hash
 
 # The words in front of every prompt; LLaMA was tuned on them. No space before "2." to "5.".
 TEMPLATE = (
@@ -38,9 +37,6 @@ TEXT_TOKENS = 512  # length that the network reads; the rest is padding
 CLIP_TOKENS = 77
 IMAGE_TOKENS = 729  # of SigLIP: 384 pixels in patches of 14, 27 × 27
 LLAMA_LAYER = -3  # of the hidden states, without the final norm
-
-# Of a weight file as much as this is hashed, every so many bytes: 16 GB in a second.
-SAMPLE, SAMPLE_EVERY = 1 << 16, 1 << 24
 
 FOLDERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
@@ -69,7 +65,11 @@ class PretrainedEncoders:
             if not (folder / name / "config.json").is_file() or not list((folder / name).glob("*.safetensors")):
                 raise InputError(f"{folder / name} lacks config.json or *.safetensors: copy it again")
         self._folder = folder
-        self._cache = EmbeddingCache(cache)
+        self._cache = ArrayCache(cache)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process go no weights: it loads its own once.
+        return pretrained, (self._folder,)
 
     def check(self) -> None:
         """Whether the libraries are there and the files whole; loads no weights.
@@ -91,15 +91,8 @@ class PretrainedEncoders:
     @functools.cached_property
     def identity(self) -> str:
         """A hash of what decides the embeddings: configs, tokenizers, and samples all over the weight files."""
-        digest = hashlib.sha256()
-        for name in FOLDERS:
-            for path in sorted(path for path in (self._folder / name).iterdir() if path.is_file()):
-                digest.update(f"{name}/{path.name} {path.stat().st_size} ".encode())
-                with path.open("rb") as file:
-                    for start in range(0, path.stat().st_size, SAMPLE_EVERY):
-                        file.seek(start)
-                        digest.update(file.read(SAMPLE))
-        return digest.hexdigest()[:32]
+        files = (path for name in FOLDERS for path in sorted((self._folder / name).iterdir()) if path.is_file())
+        return sampled_hash(tuple(files))
 
     def prompt(self, prompt: str) -> Arrays:
         """Embeds a prompt.

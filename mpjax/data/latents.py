@@ -1,26 +1,62 @@
-"""Datasets of latent clips: the record, the TFDS builder that writes it as ArrayRecord, and the way back in.
+"""A finished dataset of latent clips: what it says of itself, and its records by index.
 
-A dataset is one directory: TFDS's own files (`dataset_info.json`, `features.json`, ArrayRecord shards) and, beside
-them, `dataset.json` with what TFDS does not know: the codec and its normalisation, sizes, hashes, reconstruction error.
-No TensorFlow is needed to write or to read.
+A dataset is one directory. TFDS writes `dataset_info.json`, `features.json` and ArrayRecord shards; beside them lie
+
+    dataset.json             codec and its normalisation, sizes, counts, settings
+    index.json               of every record, in the order of the shards: id, height, width, segments, psnr; by split
+    empty_prompt.safetensors the embeddings of the empty prompt, where records hold embeddings
+    encode_report.json       what became of every video
+    clips.jsonl              the clips it was made of
+
+Records are sorted by picture size and number of segments, so every bucket is one range of indices. No TensorFlow is
+needed to write or to read.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from safetensors.numpy import load_file
 
 from mpjax import codecs
-from mpjax.data.records import OrderedExampleWriter, quiet
+from mpjax.conditioning.cache import Arrays
+from mpjax.data.records import TEXTS, quiet
 from mpjax.errors import InputError
 
 DATASET_FILE = "dataset.json"
+INDEX_FILE = "index.json"
+EMPTY_PROMPT_FILE = "empty_prompt.safetensors"
 FORMAT = "mpjax latent clips"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """The sidecar index of a split: a column each, in the order of the records.
+
+    Attributes:
+        ids: names of the clips.
+        height, width: pixels, int32 `[n]`.
+        segments: whole segments after the first frame, int32 `[n]`.
+        psnr: of the codec's reconstruction in dB, float64 `[n]`.
+    """
+
+    ids: tuple[str, ...]
+    height: np.ndarray
+    width: np.ndarray
+    segments: np.ndarray
+    psnr: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """The picture sizes (height, width) that occur, in rising order."""
+        return sorted(set(zip(self.height.tolist(), self.width.tolist(), strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +66,31 @@ class LatentDataset:
     Attributes:
         path: its directory.
         codec: the codec of its latents, with the normalisation measured on the train split.
+        codec_id: what that codec does, by content (`codecs.codec_id`).
         fps: pixel frames per second.
-        height: pixel rows.
-        width: pixel columns.
         segment_frames: latent frames f of a segment.
         max_segments: segments of a clip at most.
-        counts: clips per split, for the splits that have any.
+        embedding_widths: of `text`, `pooled` and `image`; empty where records hold none.
+        index: by split, for the splits that have clips.
     """
 
     path: Path
     codec: codecs.Codec
+    codec_id: str
     fps: float
-    height: int
-    width: int
     segment_frames: int
     max_segments: int
-    counts: Mapping[str, int]
+    embedding_widths: Mapping[str, int]
+    index: Mapping[str, Index]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Clips of each split."""
+        return {split: len(index) for split, index in self.index.items()}
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """The picture sizes (height, width) in pixels that occur in any split, in rising order."""
+        return sorted({size for index in self.index.values() for size in index.sizes()})
 
     def source(self, split: str) -> "LatentSource":
         """Random access to the records of a split.
@@ -53,17 +98,30 @@ class LatentDataset:
         Raises:
             InputError: the dataset has no such split.
         """
-        if split not in self.counts:
-            raise InputError(f"{self.path}: no split {split!r}; it has {', '.join(self.counts)}")
+        if split not in self.index:
+            raise InputError(f"{self.path}: no split {split!r}; it has {', '.join(self.index)}")
         with quiet():
             return LatentSource(tfds.builder_from_directory(self.path).as_data_source(split=split))
 
+    def empty_prompt(self) -> Arrays:
+        """The embeddings `text` `[n, d]` and `pooled` `[d]` of the empty prompt, bfloat16.
+
+        Raises:
+            InputError: records hold no embeddings, or the file is damaged.
+        """
+        try:
+            return load_file(self.path / EMPTY_PROMPT_FILE)
+        except Exception as error:  # safetensors and the file system raise errors of their own
+            raise InputError(
+                f"{self.path}: {EMPTY_PROMPT_FILE} is missing or damaged; encode the videos again, with data.encoders"
+            ) from error
+
 
 class LatentSource:
-    """Records by index: `len(source)` and `source[i]`, as Grain's `MapDataset.source` asks.
+    """Records by index: `len(source)` and `source[i]`, from any number of threads.
 
-    A record is a dict: `id`, `source` (file name), `caption` (str), `fps` (float) and `latents`, float16
-    `[1 + n f, h, w, c]`, raw (not normalised): one reference frame and n segments of f frames.
+    A record is a dict as `records.features` describes it: texts are str, `scores` a dict, `fps` a float, sizes int,
+    arrays bfloat16.
     """
 
     def __init__(self, records: Any):
@@ -73,9 +131,12 @@ class LatentSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self._records[index]
-        texts = {key: bytes(record[key]).decode("utf-8") for key in ("id", "source", "caption")}
-        return texts | {"fps": float(record["fps"]), "latents": record["latents"]}
+        record = dict(self._records[int(index)])
+        for name in TEXTS:
+            record[name] = bytes(record[name]).decode("utf-8")
+        for name in ("height", "width", "segments"):
+            record[name] = int(record[name])
+        return record | {"fps": float(record["fps"]), "scores": json.loads(record["scores"])}
 
 
 def open_dataset(path: Path) -> LatentDataset:
@@ -88,12 +149,12 @@ def open_dataset(path: Path) -> LatentDataset:
     return LatentDataset(
         path=path,
         codec=codecs.from_spec(description["codec"]),
+        codec_id=description["codec_id"],
         fps=description["fps"],
-        height=description["height"],
-        width=description["width"],
         segment_frames=description["segment_frames"],
         max_segments=description["max_segments"],
-        counts={split: content["clips"] for split, content in description["splits"].items()},
+        embedding_widths=description["embedding_widths"],
+        index=_read_index(path),
     )
 
 
@@ -122,65 +183,16 @@ def read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-class LatentClips(tfds.core.GeneratorBasedBuilder):
-    """Writes records in the given order. Text and Tensor features only: TFDS's image and video ones need TensorFlow."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded; the inherited look-up of checksums needs a package that TFDS does not install.
-    url_infos = None
-
-    def __init__(
-        self,
-        *,
-        latent_shape: tuple[int, int, int],
-        splits: Sequence[str],
-        records: Callable[[str], Iterator[dict[str, Any]]],
-        **kwargs: Any,
-    ):
-        """`latent_shape` is `[h, w, c]`; `records(split)` yields records as `LatentSource` will return them."""
-        self._latent_shape, self._splits, self._records = latent_shape, splits, records
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Video clips as latents of a codec; see dataset.json beside this file.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "source": tfds.features.Text(),
-                    "caption": tfds.features.Text(),
-                    "fps": np.float32,
-                    # As raw bytes: the default encoding widens float16 to float32.
-                    "latents": tfds.features.Tensor(
-                        shape=(None, *self._latent_shape), dtype=np.float16, encoding=tfds.features.Encoding.BYTES
-                    ),
-                }
-            ),
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {split: self._generate_examples(split) for split in self._splits}
-
-    def _example_writer(self) -> tfds.core.ExampleWriter:
-        return OrderedExampleWriter(file_format=self.info.file_format)
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        return ((record["id"], record) for record in self._records(split))
-
-
-def write_records(
-    directory: Path,
-    *,
-    latent_shape: tuple[int, int, int],
-    splits: Sequence[str],
-    records: Callable[[str], Iterator[dict[str, Any]]],
-) -> Path:
-    """Write the records of all splits under `directory`; returns the finished TFDS directory inside it."""
-    with quiet():
-        builder = LatentClips(
-            latent_shape=latent_shape, splits=splits, records=records, data_dir=directory, file_format="array_record"
-        )
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    return Path(builder.data_dir)
+def _read_index(path: Path) -> dict[str, Index]:
+    try:
+        stored = json.loads((path / INDEX_FILE).read_text())
+        return {
+            split: Index(
+                ids=tuple(columns["id"]),
+                psnr=np.array(columns["psnr"], np.float64),
+                **{name: np.array(columns[name], np.int32) for name in ("height", "width", "segments")},
+            )
+            for split, columns in stored.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: {INDEX_FILE} is missing or damaged; encode the videos again") from error

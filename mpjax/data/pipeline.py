@@ -1,8 +1,9 @@
 """Grain input: an endless dataset of batches in which batch `step` depends on (seed, step) alone.
 
-Resuming is slicing: no iterator state to lose, whatever the number of reader threads.
+Resuming is slicing: no iterator state to lose, whatever the number of reader threads and of hosts.
 """
 
+import collections
 from collections.abc import Callable, Iterator
 
 import grain
@@ -43,3 +44,19 @@ def read_from(dataset: grain.MapDataset, step: int, *, threads: int = 1, prefetc
     """
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(dataset[step:].to_iter_dataset(options))
+
+
+def on_device(batches: Iterator[Batch], place: Callable[[Batch], Batch], *, ahead: int = 1) -> Iterator[Batch]:
+    """Batches on the devices, the next ones on their way while the present one is used.
+
+    Args:
+        batches: from the host.
+        place: starts the copy of a batch, as `jax.device_put` with a sharding does.
+        ahead: copies under way; device memory holds that many more.
+    """
+    waiting: collections.deque[Batch] = collections.deque()
+    for batch in batches:
+        waiting.append(place(batch))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting

@@ -1,5 +1,6 @@
 """Where a video begins: a picture of the user's, or the first frame of a video the model was never trained on."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from mpjax.data.recallworld.render import render
 from mpjax.data.recallworld.world import World
 from mpjax.data.video import FrameResizer, picture_size, read_image
 from mpjax.errors import InputError
-from mpjax.experiment import Experiment, RecallWorldData
+from mpjax.experiment import ClipsData, Experiment, RecallWorldData
 from mpjax.weights import Run
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def _datasets(experiment: Experiment, path: Path) -> "Datasets":
 
     if not (path / DATASET_FILE).is_file():
         raise InputError(f"dataset {path} of the run is not here: give --image or --video")
-    return open_datasets(experiment)
+    assert isinstance(experiment.data, ClipsData)
+    with_captions = dataclasses.replace(experiment.data, text_dropout=0.0)
+    return open_datasets(dataclasses.replace(experiment, data=with_captions))
 
 
 def to_float(frames: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ tensor, and the tensors. It is mapped into memory, so what is read stays file-ba
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ DTYPES: dict[str, np.dtype] = {
     "F16": np.dtype(np.float16),
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# Of a weight file as much as this is hashed, every so many bytes: 16 GB in a second.
+SAMPLE, SAMPLE_EVERY = 1 << 16, 1 << 24
 LONGEST_HEADER = 100_000_000  # bytes, the limit of the format
 
 
@@ -107,6 +110,19 @@ class Checkpoint:
         if (folder / CONFIG).is_file():
             texts[CONFIG] = _read_text(folder / CONFIG)
         return cls(folder=folder, tensors=tensors, files=files, metadata=metadata, texts=texts)
+
+
+def sampled_hash(paths: tuple[Path, ...]) -> str:
+    """A hash of files: their names and sizes, and samples all over their content."""
+    digest = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        digest.update(f"{path.parent.name}/{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            for start in range(0, size, SAMPLE_EVERY):
+                file.seek(start)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()[:32]
 
 
 def transformer_place(source: Path) -> Path:

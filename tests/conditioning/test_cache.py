@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mpjax.conditioning.cache import EmbeddingCache, content_key
+from mpjax.conditioning.cache import ArrayCache, content_key
 
 
 def test_made_once_and_again_when_damaged(tmp_path):
@@ -12,11 +12,11 @@ def test_made_once_and_again_when_damaged(tmp_path):
         made.append(1)
         return {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T}  # not contiguous
 
-    cache = EmbeddingCache(tmp_path / "cache")
+    cache = ArrayCache(tmp_path / "cache")
     for _ in range(2):
         np.testing.assert_array_equal(cache.get("k", make)["a"], [[0, 3], [1, 4], [2, 5]])
     assert len(made) == 1
-    EmbeddingCache(tmp_path / "cache").get("k", make)
+    ArrayCache(tmp_path / "cache").get("k", make)
     assert len(made) == 1  # another process finds it
     cache.get("other", make)
     assert len(made) == 2
