@@ -8,9 +8,10 @@ without a gap, each with every clip once, in a new order; batch j of it is the p
 3. the clips of the other batches are sorted by their number of segments, so that a batch has clips of about one length
    and little padding, and these batches are shuffled.
 
-Streams take turns: of n batches each has had its share of n, give or take one. The shares are proportional to the
-streams' clips, times the weight of their dataset over its clips; so with one dataset all streams are at the same part
-of their passes, and after n · b batches of n clips each clip was shown b times.
+Streams take turns: of n batches each has had its share of n, give or take less than there are streams, and exactly at
+the end of every round. The shares are proportional to the streams' clips, times the weight of their dataset over its
+clips; so with one dataset all streams are at about the same part of their passes, and n batches of n clips show each
+clip b times.
 """
 
 import functools

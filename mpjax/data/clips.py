@@ -40,13 +40,21 @@ Say = Callable[[str], None]
 
 
 def encode_folder(
-    input_dir: Path, output_dir: Path, *, encoder: ClipEncoder, fps: float, height: int, width: int, **options: Any
+    input_dir: Path,
+    output_dir: Path,
+    *,
+    encoder: ClipEncoder,
+    fps: float,
+    height: int,
+    width: int,
+    max_segments: int,
+    **options: Any,
 ) -> dict[str, Any]:
     """Encodes every video under a folder, whole.
 
     Args:
         input_dir: searched recursively for videos and captions, see `clip_sources.find_sources`.
-        output_dir, encoder, **options: as `encode_videos`.
+        output_dir, encoder, max_segments, **options: as `encode_videos`.
         fps: target rate of the pixel frames.
         height: target rows, a multiple of the codec's space factor.
         width: target columns, likewise.
@@ -71,13 +79,22 @@ def encode_folder(
             fps=fps,
             bucket=(height, width),
             segment_pixels=encoder.segment_pixels,
+            max_segments=max_segments,
             deadline_seconds=encoder.deadline_seconds,
             progress=say,
         )
 
     inputs = [[source.name, source.bytes, source.caption] for source in sources]
     return encode_videos(
-        input_dir, find, inputs, output_dir, encoder=encoder, fps=fps, sizes=[[height, width]], **options
+        input_dir,
+        find,
+        inputs,
+        output_dir,
+        encoder=encoder,
+        fps=fps,
+        sizes=[[height, width]],
+        max_segments=max_segments,
+        **options,
     )
 
 

@@ -1,4 +1,4 @@
-"""From a folder of videos to clips: every video whole, as far as it can be decoded."""
+"""From a folder of videos to clips: every video from end to end, as far as it can be decoded."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpjax.conditioning.cache import content_key
+from mpjax.data.clip_encoding import cut
 from mpjax.data.clip_sources import Source
 from mpjax.data.media import Media
 from mpjax.data.raw.clip import Clip
@@ -37,16 +38,35 @@ def find_clips(
     fps: float,
     bucket: tuple[int, int],
     segment_pixels: int,
+    max_segments: int,
     deadline_seconds: float,
     progress: Callable[[str], None],
 ) -> Iterator[Video]:
-    """One clip a video, of as many whole segments of `segment_pixels` frames as it holds.
+    """Consecutive clips of each video (`clip_encoding.cut`), of segments of `segment_pixels` frames.
 
     `memory` is a folder that keeps how many frames a video has, by content, for a run that begins again.
     """
     for number, source in enumerate(sources, 1):
         try:
-            video = _find(source, memory, fps, bucket, segment_pixels, deadline_seconds)
+            sha256 = source.content_hash()
+            count, note = _frames(source, sha256, memory, fps, bucket, deadline_seconds)
+            if count <= segment_pixels:
+                damage = f" ({note})" if note else ""
+                raise InputError(f"only {count} of the {1 + segment_pixels} frames one segment needs{damage}")
+            whole = Clip(
+                media=Media(path=source.path),
+                name=source.name,
+                start=0.0,
+                end=count / fps,
+                caption=source.caption,
+                fps=float(fps),
+                frames=count,
+                segments=(count - 1) // segment_pixels,
+                bucket=bucket,
+                source_hash=sha256,
+            )
+            clips = tuple(cut(whole, segment_pixels=segment_pixels, max_segments=max_segments))
+            video = Video(name=source.name, clips=clips, note=note)
         except InputError as error:
             video = Video(name=source.name, reason=str(error).removeprefix(f"{source.path}: "))
         if video.reason:
@@ -54,10 +74,10 @@ def find_clips(
         yield video
 
 
-def _find(
-    source: Source, memory: Path, fps: float, bucket: tuple[int, int], segment_pixels: int, deadline_seconds: float
-) -> Video:
-    sha256 = source.content_hash()
+def _frames(
+    source: Source, sha256: str, memory: Path, fps: float, bucket: tuple[int, int], deadline_seconds: float
+) -> tuple[int, str]:
+    """How many frames a video has, and where it turned out damaged."""
     path = memory / f"{content_key(sha256, float(fps), list(bucket))}.json"
     if not path.is_file():
         notes: list[str] = []
@@ -77,22 +97,4 @@ def _find(
         partial.write_text(json.dumps({"frames": count, "note": "".join(notes)}))
         partial.replace(path)
     found = json.loads(path.read_text())
-    count, note = found["frames"], found["note"]
-    segments = (count - 1) // segment_pixels
-    if segments < 1:
-        damage = f" ({note})" if note else ""
-        raise InputError(f"{source.path}: only {count} of the {1 + segment_pixels} frames one segment needs{damage}")
-    frames = 1 + segments * segment_pixels
-    clip = Clip(
-        media=Media(path=source.path),
-        name=source.name,
-        start=0.0,
-        end=frames / fps,
-        caption=source.caption,
-        fps=float(fps),
-        frames=frames,
-        segments=segments,
-        bucket=bucket,
-        source_hash=sha256,
-    )
-    return Video(name=source.name, clips=(clip,), note=note)
+    return found["frames"], found["note"]

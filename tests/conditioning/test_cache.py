@@ -1,8 +1,10 @@
 """The cache of embeddings."""
 
 import numpy as np
+import pytest
 
 from mpjax.conditioning.cache import ArrayCache, content_key
+from mpjax.errors import InputError
 
 
 def test_made_once_and_again_when_damaged(tmp_path):
@@ -25,6 +27,18 @@ def test_made_once_and_again_when_damaged(tmp_path):
     np.testing.assert_array_equal(cache.get("k", make)["a"], [[0, 3], [1, 4], [2, 5]])
     assert len(made) == 3
     assert not list((tmp_path / "cache").glob("*.partial"))
+
+
+def test_some_of_the_arrays(tmp_path):
+    cache = ArrayCache(tmp_path)
+    assert not cache.holds("k")
+    cache.get("k", lambda: {"a": np.zeros(3), "b": np.ones(2)})
+    assert cache.holds("k") and list(cache.read("k", "b")) == ["b"] and sorted(cache.read("k")) == ["a", "b"]
+    path = tmp_path / "k.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not cache.holds("k")
+    with pytest.raises(InputError, match="missing or damaged: run the same command again"):
+        cache.read("k")
 
 
 def test_key_depends_on_every_part():

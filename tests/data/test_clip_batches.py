@@ -1,14 +1,17 @@
 import json
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
-from mpjax import codecs
 from mpjax.data.batch import Batch
-from mpjax.data.clip_batches import batches, cut_prompt
-from mpjax.data.latents import DATASET_FILE, FORMAT, FORMAT_VERSION, open_dataset, write_records
+from mpjax.data.clip_batches import Weighted, batches, cut_prompt
+from mpjax.data.latents import DATASET_FILE, FORMAT, INDEX_FILE, open_dataset
+from mpjax.data.pipeline import Rows
 from mpjax.errors import InputError
+from mpjax.models.encoders import Condition
+from tests.data.datasets import record, write_dataset
 
 F, C, MEAN, STD = 2, 3, (1.0, -1.0, 0.5), (2.0, 4.0, 0.5)
 LENGTHS = (3, 5, 9, 7, 3)
@@ -17,42 +20,30 @@ LENGTHS = (3, 5, 9, 7, 3)
 def latents_of(clip: int) -> np.ndarray:
     values = np.random.default_rng(clip).normal(size=(LENGTHS[clip], 2, 3, C))
     values[0] = clip  # the reference frame tells the clip
-    return values.astype(np.float16)
+    return values.astype(ml_dtypes.bfloat16)
 
 
 def record_of(clip: int) -> dict:
-    text = {"id": f"{clip}", "source": "s.mp4", "caption": f"clip {clip} é"}
-    return text | {"fps": 12.0, "latents": latents_of(clip)}
+    return record(clip, latents_of(clip), segment_frames=F, caption=f"clip {clip} é")
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    def records(split):
-        for clip in range(len(LENGTHS)) if split == "train" else [0]:
-            yield record_of(clip)
-
-    path = write_records(
-        tmp_path_factory.mktemp("d"), latent_shape=(2, 3, C), splits=("train", "validation"), records=records
-    )
-    codec = codecs.create("dct", time_factor=1, space_factor=1, channels=C, mean=MEAN, std=STD)
-    description = {"format": FORMAT, "version": FORMAT_VERSION, "codec": codec.spec(), "fps": 12.0, "height": 2}
-    splits = {"train": {"clips": len(LENGTHS)}, "validation": {"clips": 1}}
-    (path / DATASET_FILE).write_text(
-        json.dumps(description | {"width": 3, "segment_frames": F, "max_segments": 3, "splits": splits})
-    )
-    return open_dataset(path)
+    splits = {"train": [record_of(clip) for clip in range(len(LENGTHS))], "validation": [record_of(0)]}
+    return write_dataset(tmp_path_factory.mktemp("d"), splits, segment_frames=F, mean=MEAN, std=STD)
 
 
-def make(dataset, *, split="train", batch_size=4, segments=3, seed=0, active=99, prompt_bytes=16, rows=None):
+def make(dataset, *, split="train", batch_size=4, segments=3, seed=0, active=99, prompt_bytes=16, **options):
     return batches(
-        dataset,
+        [Weighted(dataset=dataset)],
         split=split,
+        codec=dataset.codec,
         batch_size=batch_size,
         segments=segments,
         seed=seed,
         segments_at=active if callable(active) else lambda step: active,
         prompt_bytes=prompt_bytes,
-        rows=rows,
+        **options,
     )
 
 
@@ -148,8 +139,95 @@ def test_errors(dataset, tmp_path):
             open_dataset(tmp_path)
 
 
+def test_a_damaged_index_is_named(dataset, tmp_path):
+    for name in (DATASET_FILE, INDEX_FILE):
+        (tmp_path / name).write_bytes((dataset.path / name).read_bytes())
+    assert open_dataset(tmp_path).counts == {"train": 5, "validation": 1}
+    (tmp_path / INDEX_FILE).write_text('{"train": {}}')
+    with pytest.raises(InputError, match=r"index\.json is missing or damaged"):
+        open_dataset(tmp_path)
+
+
+def test_hosts_read_the_rows_of_the_whole_batch(dataset):
+    whole = make(dataset, text_dropout=0.5)
+    for step in (0, 3, 10):
+        for count in (2, 4):
+            parts = [make(dataset, text_dropout=0.5, rows=Rows(index=i, count=count))[step] for i in range(count)]
+            for name, values in vars(whole[step]).items():
+                np.testing.assert_array_equal(np.concatenate([getattr(p, name) for p in parts]), values)
+
+
+def test_a_host_reads_no_other_record(dataset, monkeypatch):
+    asked = []
+    kind = type(dataset.source("train"))
+    read = kind.__getitem__
+    monkeypatch.setattr(kind, "__getitem__", lambda self, i: (asked.append(i), read(self, i))[1])
+    batch = make(dataset, rows=Rows(index=1, count=4))[2]
+    assert len(asked) == len(batch.weight) == 1
+
+
+def test_dropped_prompts_are_a_share_drawn_by_seed_and_step(dataset):
+    dropped = make(dataset, text_dropout=0.25, batch_size=8)
+    gone = np.array([(dropped[step].prompts == 0).all((1, 2)) for step in range(200)])
+    assert 0.2 < gone.mean() < 0.3
+    again = make(dataset, text_dropout=0.25, batch_size=8)[150:]
+    np.testing.assert_array_equal((again[0].prompts == 0).all((1, 2)), gone[150])
+    plain = make(dataset, batch_size=8)
+    for step in range(5):
+        np.testing.assert_array_equal(dropped[step].segments, plain[step].segments)
+        kept = ~gone[step]
+        np.testing.assert_array_equal(dropped[step].prompts[kept], plain[step].prompts[kept])
+    assert (plain[0].prompts > 0).any((1, 2)).all()
+
+
+def test_embeddings_and_the_cached_empty_prompt(tmp_path):
+    def values(clip: int) -> dict:
+        return {"text": np.full((clip + 1, 4), clip), "pooled": np.full(5, clip), "image": np.full((2, 6), clip)}
+
+    records = [record(clip, latents_of(clip), segment_frames=F, **values(clip)) for clip in range(5)]
+    empty = {"text": np.full((3, 4), -1.0), "pooled": np.full(5, -2.0)}
+    dataset = write_dataset(tmp_path, {"train": records}, segment_frames=F, empty_prompt=empty)
+    seen = set()
+    for step in range(10):
+        batch = make(dataset, prompt_bytes=None, text_dropout=0.5)[step]
+        assert isinstance(batch.prompts, Condition) and batch.prompts.text.dtype == np.float32
+        for row, clip in enumerate(int(r[0, 0, 0, 0]) for r in batch.reference):
+            mask, text = batch.prompts.text_mask[row, 0], batch.prompts.text[row, 0]
+            dropped = bool(batch.prompts.pooled[row, 0, 0] == -2)
+            seen.add(dropped)
+            assert mask.sum() == (3 if dropped else clip + 1) and (text[~mask] == 0).all()
+            assert (text[mask] == (-1 if dropped else clip)).all()
+            assert (batch.prompts.image[row, 0] == clip).all()  # the picture is never dropped
+    assert seen == {True, False}
+    (dataset.path / "empty_prompt.safetensors").unlink()
+    with pytest.raises(InputError, match=r"empty_prompt\.safetensors is missing or damaged"):
+        make(dataset, prompt_bytes=None)
+
+
+def test_a_mixture_of_datasets_and_sizes(dataset, tmp_path):
+    large = [record(9, np.full((3, 4, 4, C), 9.0), segment_frames=F)] * 4
+    other = write_dataset(tmp_path, {"train": large}, segment_frames=F)
+    mixed = batches(
+        [Weighted(dataset=dataset, weight=2.0), Weighted(dataset=other)],
+        split="train",
+        codec=dataset.codec,
+        batch_size=2,
+        segments=3,
+        seed=0,
+        segments_at=lambda step: 3,
+        prompt_bytes=16,
+    )
+    shapes = [mixed[step].segments.shape[3:5] for step in range(30)]
+    assert shapes.count((4, 4)) == 10 and shapes.count((2, 3)) == 20
+    # The codec's normalisation is that of all, not the dataset's own, which has none here.
+    step = shapes.index((4, 4))
+    np.testing.assert_allclose(mixed[step].reference[0, 0, 0, 0], (9 - np.array(MEAN)) / STD, rtol=1e-6)
+    with pytest.raises(InputError, match=r"has weight 0\.0: give a positive number"):
+        Weighted(dataset=other, weight=0.0)
+
+
 def test_no_chatter(dataset, capfd, tmp_path):
-    write_records(tmp_path, latent_shape=(2, 3, C), splits=["train"], records=lambda split: [record_of(0)])
+    write_dataset(tmp_path, {"train": [record_of(0)]}, segment_frames=F)
     make(dataset)[0]
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""

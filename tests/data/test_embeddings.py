@@ -2,6 +2,7 @@
 
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -9,7 +10,6 @@ from mpjax import experiment
 from mpjax.__main__ import main
 from mpjax.conditioning import pretrained
 from mpjax.conditioning.pretrained import PretrainedEncoders
-from mpjax.data.embeddings import DatasetEmbeddings
 from mpjax.data.latents import open_dataset
 from mpjax.datasets import open_datasets
 from mpjax.errors import InputError
@@ -77,7 +77,7 @@ def test_from_videos_to_an_update(home, overrides, tmp_path):
     assert encode(home, flags) == 0
     prompts = [x for x in asked if isinstance(x, str)]
     pictures = [x for x in asked if not isinstance(x, str)]
-    assert prompts == ["video a", "video b"] and len(pictures) == 4  # two windows of 13 frames each
+    assert prompts == ["", "video a", "video b"] and len(pictures) == 4  # two windows of 13 frames each
     loaded = experiment.load(CONFIG, [*flags, *SHORT])
     datasets = open_datasets(loaded)
     batch = datasets.train[0]
@@ -87,10 +87,11 @@ def test_from_videos_to_an_update(home, overrides, tmp_path):
     assert (batch.prompts.text_mask.sum(-1) == 3).all()
     dataset = open_dataset(tmp_path / "data")
     record = dataset.source("train")[0]
-    stored = DatasetEmbeddings(dataset.path).condition(record["id"], record["caption"])
-    np.testing.assert_array_equal(stored["text"][:3], seeded.normal(record["caption"], (3, 64)))
+    expected = seeded.normal(record["caption"], (3, 64)).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(record["text"], expected)
     # The first frame as it was read, not as the codec shows it.
-    assert any(stored["image"][0, 0] == np.float32(picture.mean()) for picture in pictures)
+    assert any(record["image"][0, 0] == np.float32(picture.mean()).astype(ml_dtypes.bfloat16) for picture in pictures)
+    np.testing.assert_array_equal(dataset.empty_prompt()["pooled"], seeded.normal("", (64,)).astype(ml_dtypes.bfloat16))
     with pytest.raises(InputError, match=r"pooled embeddings of width 64, but model\.pooled_width is 32"):
         open_datasets(experiment.load(CONFIG, [*flags, "--config.model.pooled_width=32"]))
     asked.clear()

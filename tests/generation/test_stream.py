@@ -11,6 +11,7 @@ import pytest
 
 from mpjax import codecs
 from mpjax.__main__ import main
+from mpjax.data.clip_encoding import ClipEncoder
 from mpjax.data.clips import encode_folder
 from mpjax.data.video import read_frames
 from mpjax.diffusion.guidance import ClassifierFree
@@ -204,7 +205,8 @@ def clips(tmp_path_factory):
         (folder / "videos" / f"{name}.txt").write_text(f"waves {name} é")
     experiment = clips_experiment(folder / "data")
     codec = codecs.create("dct", time_factor=4, space_factor=2, channels=6)
-    settings = {"codec": codec, "fps": 8, "height": 16, "width": 16, "segment_frames": 2, "max_segments": 2}
+    encoder = ClipEncoder(codec=codec, segment_frames=2)
+    settings = {"encoder": encoder, "fps": 8, "height": 16, "width": 16, "max_segments": 2}
     encode_folder(folder / "videos", folder / "data", **settings, validation_fraction=0.5, progress=lambda _: None)
     trained = load_run(write_run(folder / "run", experiment))
     return folder, trained, Rollout.of(trained)
