@@ -342,6 +342,7 @@ def test_runs_on_clips_from_before_the_autoencoder_go_on():
     values = config.to_dict(loaded)
     assert [values["data"].pop(name) for name in ("vae", "vae_tiles", "encoders")] == ["", "decode", ""]
     assert values["data"].pop("buckets") == [] and values["data"].pop("shots") and values["data"].pop("filters")
+    assert [values["data"].pop(name) for name in ("mixture", "text_dropout")] == [[], 0.0]
     assert values["sampler"].pop("kind") == "euler" and values.pop("classifier_free")["scale"] == 1.0
     assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1, 1]
     assert values["training"].pop("nonfinite") == {"kind": "stop"}

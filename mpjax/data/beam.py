@@ -28,7 +28,7 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> Any:
     """
     _beam()
     return importlib.import_module("apache_beam.options.pipeline_options").PipelineOptions(
-        [f"--runner={runner}", "--save_main_session=False", *flags]
+        [f"--runner={runner}", *flags]
     )
 
 

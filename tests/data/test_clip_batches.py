@@ -5,13 +5,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_records import record, write_dataset
 from mpjax.data.batch import Batch
 from mpjax.data.clip_batches import Weighted, batches, cut_prompt
 from mpjax.data.latents import DATASET_FILE, FORMAT, INDEX_FILE, open_dataset
 from mpjax.data.pipeline import Rows
 from mpjax.errors import InputError
 from mpjax.models.encoders import Condition
-from tests.data.datasets import record, write_dataset
 
 F, C, MEAN, STD = 2, 3, (1.0, -1.0, 0.5), (2.0, 4.0, 0.5)
 LENGTHS = (3, 5, 9, 7, 3)

@@ -1,7 +1,8 @@
-"""Datasets of latents without videos or codec: records are what a test says they are."""
+"""Finished datasets of latents without videos: records are what a test or a benchmark says they are."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,14 +18,23 @@ from mpjax.data.latents import (
     LatentDataset,
     open_dataset,
 )
-from mpjax.data.records import EMBEDDINGS, features, write_shards
+from mpjax.data.records import EMBEDDINGS, Shard, features, write_shards
 
 BFLOAT16 = ml_dtypes.bfloat16
 
 
-def record(clip: int, latents: np.ndarray, *, segment_frames: int, caption: str = "", **embeddings: np.ndarray) -> dict:
-    """The record of a clip; `latents` `[1 + n f, h, w, c]`, of a codec that takes a pixel to a latent."""
-    sizes = {"height": latents.shape[1], "width": latents.shape[2], "segments": (len(latents) - 1) // segment_frames}
+def record(
+    clip: int,
+    latents: np.ndarray,
+    *,
+    segment_frames: int,
+    caption: str = "",
+    space_factor: int = 1,
+    **embeddings: np.ndarray,
+) -> dict[str, Any]:
+    """The record of a clip; `latents` `[1 + n f, h, w, c]`."""
+    height, width = (space_factor * cells for cells in latents.shape[1:3])
+    sizes = {"height": height, "width": width, "segments": (len(latents) - 1) // segment_frames}
     texts = {"id": f"{clip:026d}", "source": "s.mp4", "source_hash": "0" * 64, "caption": caption, "scores": "{}"}
     arrays = {name: array.astype(BFLOAT16) for name, array in {"latents": latents, **embeddings}.items()}
     return texts | sizes | {"fps": 12.0, "codec": "c"} | arrays
@@ -32,19 +42,22 @@ def record(clip: int, latents: np.ndarray, *, segment_frames: int, caption: str 
 
 def write_dataset(
     folder: Path,
-    splits: dict[str, list[dict]],
+    splits: dict[str, list[dict[str, Any]]],
     *,
     segment_frames: int,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     shard: int = 3,
+    fps: float = 12.0,
+    time_factor: int = 1,
+    space_factor: int = 1,
     empty_prompt: dict[str, np.ndarray] | None = None,
 ) -> LatentDataset:
     """A finished dataset of records, in shards of `shard`."""
     first = next(iter(splits.values()))[0]
     channels, widths = first["latents"].shape[-1], {n: first[n].shape[-1] for n in EMBEDDINGS if n in first}
 
-    def shards(found: list[dict]) -> list:
+    def shards(found: list[dict[str, Any]]) -> list[tuple[int, Shard]]:
         parts = [found[i : i + shard] for i in range(0, len(found), shard)]
         return [(len(part), part.copy) for part in parts]
 
@@ -53,9 +66,12 @@ def write_dataset(
         stored=features(channels, widths),
         shards={split: shards(found) for split, found in splits.items()},
     )
-    codec = codecs.create("dct", time_factor=1, space_factor=1, channels=channels, mean=mean, std=std)
-    description = {"format": FORMAT, "version": FORMAT_VERSION, "codec": codec.spec(), "codec_id": "c", "fps": 12.0}
-    description |= {"segment_frames": segment_frames, "max_segments": 3, "embedding_widths": widths}
+    longest = max(r["segments"] for found in splits.values() for r in found)
+    codec = codecs.create(
+        "dct", time_factor=time_factor, space_factor=space_factor, channels=channels, mean=mean, std=std
+    )
+    description = {"format": FORMAT, "version": FORMAT_VERSION, "codec": codec.spec(), "codec_id": "c", "fps": fps}
+    description |= {"segment_frames": segment_frames, "max_segments": longest, "embedding_widths": widths}
     (path / DATASET_FILE).write_text(json.dumps(description))
     columns = ("id", "height", "width", "segments")
     index = {

@@ -1,0 +1,54 @@
+"""The rival of `benchmarks.data_loading`: the same batches through WebDataset and torch's DataLoader.
+
+Runs in a Python that has both and needs nothing of this package. Its argument is JSON; it prints JSON.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+MEAN, STD = 0.5, 2.0
+
+
+def to_example(sample: dict[str, Any], frames: int, text_tokens: int) -> dict[str, Any]:
+    """What `mpjax.data.clip_batches` makes of a record: normalised float32 segments and a padded prompt."""
+    import torch
+
+    shapes = json.loads(sample["shapes.json"])
+    found = {
+        name: torch.frombuffer(bytearray(sample[f"{name}.bf16"]), dtype=torch.bfloat16).reshape(shape).float()
+        for name, shape in shapes.items()
+    }
+    latents = (found["latents"] - MEAN) / STD
+    text = torch.zeros(text_tokens, shapes["text"][-1])
+    text[: len(found["text"])] = found["text"]
+    return {
+        "reference": latents[:1],
+        "segments": latents[1:].reshape(-1, frames, *latents.shape[1:]),
+        "text": text,
+        "text_mask": torch.arange(text_tokens) < len(found["text"]),
+        "pooled": found["pooled"],
+        "image": found["image"],
+    }
+
+
+def main(sizes: dict[str, Any]) -> dict[str, float]:
+    """Latent frames, and seconds from the first batch on, which is not counted."""
+    import torch
+    import webdataset
+
+    samples = webdataset.WebDataset(sizes["tars"], shardshuffle=len(sizes["tars"]), seed=0).shuffle(8).repeat()
+    samples = samples.map(lambda sample: to_example(sample, sizes["segment_frames"], sizes["text_tokens"]))
+    loader = iter(torch.utils.data.DataLoader(samples, batch_size=sizes["batch"], num_workers=sizes["workers"]))
+    next(loader)
+    start, frames = time.perf_counter(), 0
+    for _ in range(sizes["batches"]):
+        batch = next(loader)
+        b, s, f = batch["segments"].shape[:3]
+        frames += b * (1 + s * f)
+    return {"latent_frames": frames, "seconds": time.perf_counter() - start, "sum": float(batch["reference"].sum())}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))
