@@ -91,10 +91,15 @@ def _scan(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:
+    from mpjax.data.inspect_dataset import inspect_dataset
+    from mpjax.data.latents import DATASET_FILE
     from mpjax.data.raw.command import inspect_raw
     from mpjax.data.raw.geometry import Geometry
 
     _no_overrides(overrides)
+    if (args.path / DATASET_FILE).is_file():
+        print(inspect_dataset(args.path).write(args.html))
+        return
     print(inspect_raw(args.path, videos=args.videos, geometry=Geometry(), page=args.html))
 
 
@@ -294,7 +299,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     verb = add_data("inspect", _inspect, "Counts, hours, buckets, segments, captions and frames of a place.")
-    verb.add_argument("path", type=Path, metavar="PATH", help=f"{raw}; or what `data scan` wrote")
+    verb.add_argument("path", type=Path, metavar="PATH", help=f"{raw}; or what `data scan` or `encode` wrote")
     verb.add_argument("--html", type=Path, help="page to write, with frames")
 
     verb = add("train", _train, "Train a model; the same command again goes on where it stopped.")

@@ -11,7 +11,7 @@ The same command goes on where it stopped, with the same bits: batch n depends o
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mpjax import config
 from mpjax.compilation import keep_compiled
 from mpjax.data.batch import Batch
 from mpjax.data.filmstrip import png
-from mpjax.data.pipeline import read_from
+from mpjax.data.pipeline import on_device, read_from
 from mpjax.datasets import Datasets, open_datasets
 from mpjax.errors import InputError
 from mpjax.experiment import ClipsData, Experiment, fingerprint
@@ -251,10 +251,17 @@ def _run_stage(
     progress = Progress(step, last, say)
     first, saved = step, step
     skipped = 0 if state.faults is None else int(state.faults.skipped)
-    batches = read_from(datasets.train, step)
+
+    def batches_from(step: int) -> Iterator[Batch]:
+        def place(batch: Batch) -> Batch:
+            return place_rows(batch, rows, placement, training.batch_size)
+
+        return on_device(read_from(datasets.train, step), place)
+
+    batches = batches_from(step)
     while True:
         began(step + 1)
-        placed = place_rows(next(batches), rows, placement, training.batch_size)
+        placed = next(batches)
         before = state if check_numerics else None
         profile.begin(step + 1)
         with jax.profiler.StepTraceAnnotation("train", step_num=step + 1), jax.transfer_guard("disallow"):
@@ -279,7 +286,7 @@ def _run_stage(
             if policy.goes_back and faults.first:
                 state, good_step = go_back(faults)
                 step = int(faults.first)  # the same, whenever it is seen
-                batches, due = read_from(datasets.train, step), due_at(step, stop)
+                batches, due = batches_from(step), due_at(step, stop)
                 say(f"update {step} was not finite: going on behind it with the weights of update {good_step}")
                 log.scalars(step, "train", {"rolled_back": int(faults.rolled_back) + 1})
                 progress.restart(step)

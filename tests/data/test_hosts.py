@@ -1,5 +1,6 @@
 """Hosts as processes of their own: together they read every clip of an epoch once, however many they are."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def run(dataset, first: int, last: int, count: int) -> list[list[int]]:
         out, err = host.communicate()
         assert host.returncode == 0, err
         rows.append([json.loads(line) for line in out.splitlines()])
-    return [sum(parts, []) for parts in zip(*rows, strict=True)]
+    return [list(itertools.chain(*parts)) for parts in zip(*rows, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def run(dataset, first: int, last: int, count: int) -> list[list[int]]:
 )
 def test_an_epoch_that_goes_on_with_other_hosts_shows_each_clip_once(dataset, before, after):
     first, second = run(dataset, 0, 4, before), run(dataset, 4, 12, after)
-    epochs = [sum(first + second[:2], []), sum(second[2:], [])]
+    epochs = [list(itertools.chain(*steps)) for steps in (first + second[:2], second[2:])]
     assert [sorted(epoch) for epoch in epochs] == [list(range(CLIPS))] * 2
     assert epochs[0] != epochs[1]
     assert first + second == list(host_rows.rows(str(dataset.path), BATCH, 0, 12, 0, 1))

@@ -65,7 +65,4 @@ def inspect_raw(place: Path, *, videos: Path | None, geometry: Geometry, page: P
         found = inspect_clips(listed)
     else:
         found = inspect_entries(str(place), read_entries(place, videos), geometry)
-    if page is not None:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(found.html(), encoding="utf-8")
-    return found.text()
+    return found.write(page)

@@ -78,6 +78,13 @@ class Inspection:
             parts += [heading("Frames"), *(figure(jpeg(frame[None]), [name]) for frame, name in self.thumbnails)]
         return page(self.place, parts)
 
+    def write(self, page: Path | None) -> str:
+        """Its text; also writes it as a page where a path for one is given."""
+        if page is not None:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(self.html(), encoding="utf-8")
+        return self.text()
+
     def _counts(self) -> list[tuple[str, str]]:
         return [
             ("videos", str(len(self.videos))),
