@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from mpjax import codecs
 from mpjax.__main__ import main
@@ -21,7 +22,7 @@ def test_counts_captions_and_decoded_frames(tmp_path, capsys):
     )
     found = inspect_dataset(tmp_path / "data")
     assert (len(found.videos), found.items, found.captioned, found.captions) == (3, 4, 1, ["waves <é>"])
-    assert found.seconds == (9 + 9 + 9 + 5) / 12
+    assert found.seconds == pytest.approx((9 + 9 + 9 + 5) / 12)
     assert found.buckets == {(16, 24): 4} and found.segments == {1: 1, 2: 3}
     assert len(found.thumbnails) == 4
     for frame, label in found.thumbnails:
