@@ -59,7 +59,7 @@ def synthetic(loaded: Experiment, folder: Path, clips: int) -> LatentDataset:
     records = []
     for clip in range(clips):
         draw = np.random.default_rng(clip)
-        embeddings = {name: draw.normal(size=(*tokens[name], widths[name])).astype(np.float32) for name in EMBEDDINGS}
+        embeddings: dict[str, Any] = {name: draw.normal(size=(*tokens[name], widths[name])) for name in EMBEDDINGS}
         latents = draw.normal(size=shape).astype(np.float32)
         records.append(record(clip, latents, segment_frames=frames, space_factor=data.space_factor, **embeddings))
     return write_dataset(

@@ -126,12 +126,14 @@ def latent_frames(codec: Codec, pixels: int) -> int:
     return 1 + groups
 
 
-def normalise(codec: Codec, raw: np.ndarray) -> np.ndarray:
-    """Raw latents `[..., c]` of any float dtype to normalised float32."""
-    raw = np.asarray(raw, np.float32)
-    if not codec.mean:
-        return raw
-    return (raw - np.asarray(codec.mean, np.float32)) / np.asarray(codec.std, np.float32)
+def normalise(codec: Codec, raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Raw latents `[..., c]` of any float dtype to normalised float32, in `out` where it is given."""
+    out = np.empty(np.shape(raw), np.float32) if out is None else out
+    out[...] = raw
+    if codec.mean:
+        out -= np.asarray(codec.mean, np.float32)
+        out /= np.asarray(codec.std, np.float32)
+    return out
 
 
 def denormalise(codec: Codec, latents: np.ndarray) -> np.ndarray:

@@ -95,33 +95,42 @@ def batches(
     def read(step: int, selection: Selection) -> Batch:
         source, empty = sources[selection.dataset], empties[selection.dataset]
         drawn = np.random.default_rng([seed, DROPOUT, step]).random(batch_size)[part]
-        active = segments_at(step)
         frames = members[selection.dataset].dataset.segment_frames
-        examples = []
-        for record, number in zip((source[int(i)] for i in selection.records[part]), drawn, strict=True):
-            prompt = _prompt(record, prompt_bytes) if number >= text_dropout else empty(record)
-            examples.append(_example(record["latents"], prompt, codec, frames, segments, active))
-        columns = jax.tree.map(lambda *values: np.stack(values), *examples)
-        if isinstance(columns["prompts"], dict):
-            columns["prompts"] = Condition(**columns["prompts"])
-        return Batch(**columns)
+        latents, prompts = _Latents(codec, len(drawn), segments, frames), []
+        for row, (record, number) in enumerate(zip(selection.records[part], drawn, strict=True)):
+            example = source[int(record)]
+            latents.put(row, example["latents"])
+            prompts.append(_prompt(example, prompt_bytes) if number >= text_dropout else empty(example))
+        columns: Any = jax.tree.map(lambda *values: np.stack(values)[:, None], *prompts)
+        return Batch(
+            reference=latents.reference,
+            segments=latents.segments,
+            prompts=Condition(**columns) if isinstance(columns, dict) else columns,
+            weight=latents.weight * (np.arange(segments) < segments_at(step)).astype(np.float32),
+        )
 
     return grain.MapDataset.source(order).map_with_index(read)
 
 
-def _example(latents: np.ndarray, prompt: Any, codec: Codec, frames: int, segments: int, active: int) -> dict[str, Any]:
-    """One row of a `Batch`; of the latents only what is shown is converted."""
-    cell = latents.shape[1:]
-    count = min(segments, (len(latents) - 1) // frames)
-    shown = codecs.normalise(codec, latents[: 1 + count * frames])
-    padded_segments = np.zeros((segments, frames, *cell), np.float32)
-    padded_segments[:count] = shown[1:].reshape(count, frames, *cell)
-    return {
-        "reference": shown[:1],
-        "segments": padded_segments,
-        "prompts": jax.tree.map(lambda x: x[None], prompt),
-        "weight": (np.arange(segments) < min(count, active)).astype(np.float32),
-    }
+class _Latents:
+    """The arrays of a batch in the making; every latent is converted once, into its place."""
+
+    def __init__(self, codec: Codec, rows: int, segments: int, frames: int):
+        self._codec, self._rows, self._shape = codec, rows, (segments, frames)
+        self.weight = np.zeros((rows, segments), np.float32)
+
+    def put(self, row: int, latents: np.ndarray) -> None:
+        """`latents` `[1 + n f, h, w, c]`, raw, become a row."""
+        segments, frames = self._shape
+        cell = latents.shape[1:]
+        if row == 0:
+            self.reference = np.empty((self._rows, 1, *cell), np.float32)
+            self.segments = np.zeros((self._rows, segments, frames, *cell), np.float32)
+        count = min(segments, (len(latents) - 1) // frames)
+        codecs.normalise(self._codec, latents[:1], self.reference[row])
+        shown = latents[1 : 1 + count * frames].reshape(count, frames, *cell)
+        codecs.normalise(self._codec, shown, self.segments[row, :count])
+        self.weight[row, :count] = 1
 
 
 def _prompt(record: Mapping[str, Any], prompt_bytes: int | None) -> Any:
