@@ -5,6 +5,7 @@ import pytest
 
 from mpjax import codecs
 from mpjax.errors import InputError
+from tests.fixtures import tiny_vae
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,23 @@ def test_identity_is_the_identity():
     first, tail = scaled.encode_stream(tail, video[:, :2])
     rest, _ = scaled.encode_stream(tail, video[:, 2:])
     np.testing.assert_array_equal(np.concatenate([first, rest], 1), scaled.encode(video))
+
+
+def test_an_id_tells_what_a_codec_does_and_not_where_it_lies(tmp_path):
+    plain = codecs.create("dct", time_factor=2, space_factor=4, channels=3)
+    name = codecs.codec_id(plain)
+    assert name.startswith("dct-")
+    assert codecs.codec_id(plain.with_normalisation((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))) == name
+    assert codecs.codec_id(codecs.create("dct", time_factor=4, space_factor=4, channels=3)) != name
+
+    def vae(folder):
+        return codecs.codec_id(codecs.create("hunyuan_vae", weights=str(folder)))
+
+    one = tiny_vae.write_folder(tmp_path / "one" / "vae")
+    two = tiny_vae.write_folder(tmp_path / "two" / "vae")
+    assert vae(one) == vae(two)
+    (weights,) = two.glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[1 << 15] ^= 1  # among the bytes that are looked at
+    weights.write_bytes(data)
+    assert vae(one) != vae(two)

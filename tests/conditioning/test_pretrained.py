@@ -1,6 +1,7 @@
 """LLaMA, CLIP and SigLIP: the glue around `transformers`, against diffusers' pipeline with small random encoders."""
 
 import hashlib
+import pickle
 import shutil
 import sys
 
@@ -183,3 +184,10 @@ def test_weights_that_do_not_fill_the_network_are_refused(folder, tmp_path, old,
 
 
 TEMPLATE_HASH = "a52f68dde3637b127592fffe9e2483a5d0563987a49db6ddb9b06146f2ba7cb5"
+
+
+def test_another_process_gets_the_folder_and_loads_its_own(encoder_folder):
+    encoders = pretrained.pretrained(encoder_folder)
+    encoders.__dict__["_llama"] = object()  # loaded weights stay behind
+    data = pickle.dumps(encoders)
+    assert len(data) < 500 and pickle.loads(data) is encoders
