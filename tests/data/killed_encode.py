@@ -27,7 +27,6 @@ SETTINGS = {
     "max_segments": 2,
     "validation_fraction": 0.3,
 }
-assembly.SHARD_BYTES = 1200  # several shards
 
 
 def encode(videos: Path, output: Path, die_at: int | None) -> int:
@@ -69,6 +68,7 @@ def child(videos: Path, output: Path, die_at: int | None) -> tuple[bool, int]:
 
 def main(videos: Path, output: Path, seed: int, runs: int) -> dict[str, int]:
     """`whole` beside OUTPUT is unbroken; OUTPUT-0, OUTPUT-1, … are killed again and again until they are finished."""
+    assembly.SHARD_BYTES = 1200  # several shards
     finished, operations = child(videos, output.with_name("whole"), None)
     assert finished
     draw = random.Random(seed)
