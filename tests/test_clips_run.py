@@ -38,6 +38,7 @@ def material(tmp_path, monkeypatch):
     for name in ("cut.mp4", "still.mp4", "walk.mp4"):
         write_video(folder / name, frames[name])
     (folder / "walk.txt").write_text("a walk in the hills")
+    (folder / "cut.txt").write_text("two shots")
     packed = write_video(tmp_path / "in.mp4", shots[4]).read_bytes()
     write_tar(folder / "t.tar", {"in.txt": b"a tar", "in.mp4": packed})
     (folder / "broken.mp4").write_text("no video\n" * 9)
@@ -54,7 +55,7 @@ def test_from_raw_videos_to_a_network(material, tmp_path, capsys):
     dataset = open_dataset(tmp_path / "runs" / "clips")
     records = [dataset.source(split)[i] for split, count in dataset.counts.items() for i in range(count)]
     assert {record["id"] for record in records} == set(chosen) and len(records) == len(chosen)
-    assert {record["caption"] for record in records} == {"", "a walk in the hills", "a tar"}
+    assert {record["caption"] for record in records} == {"two shots", "a walk in the hills", "a tar"}
     for record in records:
         clip = chosen[record["id"]]
         assert record["scores"] == clip.scores and record["scores"]["dynamism"] > 0.02
@@ -69,7 +70,8 @@ def test_from_raw_videos_to_a_network(material, tmp_path, capsys):
     counts = f"3 videos, {len(chosen)} items"
     for place in ("scan", "runs/clips"):
         assert main(["data", "inspect", place]) == 0
-        assert counts in capsys.readouterr().out.splitlines()[0]
+        said = capsys.readouterr().out
+        assert counts in said.splitlines()[0] and said.count("two shots") == 1
 
     assert main(["train", CONFIG, *SHORT, "--run=run"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -30,7 +30,7 @@ class Inspection:
         buckets: (height, width) → items.
         segments: segments in an item → items.
         captioned: items with a caption.
-        captions: of the first items that have one.
+        captions: of the first items that have one, each once.
         thumbnails: frame uint8 `[h, w, 3]` and what it is of, of the first items.
         problems: (name, reason) of what cannot be used.
     """
@@ -55,7 +55,7 @@ class Inspection:
         self.segments.update(segments or [0])
         if caption:
             self.captioned += 1
-            if len(self.captions) < SAMPLES:
+            if len(self.captions) < SAMPLES and caption not in self.captions:
                 self.captions.append(caption)
 
     def fail(self, name: str, reason: str) -> None:
