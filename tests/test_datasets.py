@@ -5,7 +5,6 @@ import pytest
 
 from benchmarks.synthetic_records import record, write_dataset
 from mpjax import experiment
-from mpjax.data.pipeline import Rows
 from mpjax.datasets import open_datasets
 from mpjax.errors import InputError
 
@@ -39,14 +38,18 @@ def test_a_mixture_has_the_normalisation_of_all_its_latents(tmp_path):
     np.testing.assert_allclose(opened.codec.mean, mean, rtol=1e-9)
     np.testing.assert_allclose(opened.codec.std, np.sqrt((weights[:, None] * (cells - mean) ** 2).sum(0)), rtol=1e-9)
     assert opened.validation is None
-    parts = [open_datasets(loaded, Rows(index=i, count=2)).train[3] for i in range(2)]
+    size = loaded.training.batch_size
+    halves = [range(size // 2), range(size // 2, size)]
+    parts = [open_datasets(loaded, rows).train[3] for rows in halves]
     np.testing.assert_array_equal(np.concatenate([p.segments for p in parts]), opened.train[3].segments)
 
 
 def test_rendered_batches_are_shared_by_hosts_too():
     loaded = experiment.load("configs/recall_tiny.py:smoke")
     whole = open_datasets(loaded).train[2]
-    parts = [open_datasets(loaded, Rows(index=i, count=2)).train[2] for i in range(2)]
+    size = loaded.training.batch_size
+    halves = [range(size // 2), range(size // 2, size)]
+    parts = [open_datasets(loaded, rows).train[2] for rows in halves]
     for name, values in vars(whole).items():
         np.testing.assert_array_equal(np.concatenate([getattr(p, name) for p in parts]), values)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from mpjax.data.clip_batches import Weighted, batches
 from mpjax.data.latents import open_dataset
-from mpjax.data.pipeline import Rows, read_from
+from mpjax.data.pipeline import read_from
 
 
 def rows(path: str, batch_size: int, first: int, last: int, index: int, count: int) -> Iterator[list[int]]:
     """The clips of each step; they tell their number by their reference frame."""
-    dataset = open_dataset(Path(path))
+    dataset, part = open_dataset(Path(path)), batch_size // count
     ordered = batches(
         [Weighted(dataset=dataset)],
         split="train",
@@ -25,7 +25,7 @@ def rows(path: str, batch_size: int, first: int, last: int, index: int, count: i
         seed=7,
         segments_at=lambda step: 2,
         prompt_bytes=8,
-        rows=Rows(index=index, count=count),
+        rows=range(index * part, (index + 1) * part),
     )
     reader = read_from(ordered, first, threads=2)
     for _ in range(first, last):

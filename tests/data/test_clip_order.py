@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mpjax.data.clip_order import ClipOrder, streams_of, turn
-from mpjax.data.pipeline import Rows
 from mpjax.errors import InputError
 
 SMALL, LARGE = (32, 48), (64, 64)
@@ -96,17 +95,6 @@ def test_a_mixture_draws_by_weight_and_each_dataset_evenly():
     assert {counts[0, i] for i in range(8)} == {36 * 4 // 8}
     assert [sum(counts[1, i] for i in part) for part in (range(40), range(40, 48))] == [40, 8]
     assert set(counts.values()) == {18, 1}
-
-
-def test_hosts_hold_equal_consecutive_rows():
-    records = np.arange(12)
-    for count in (1, 2, 3, 4, 6, 12):
-        parts = [records[Rows(index=i, count=count).of(12)] for i in range(count)]
-        assert np.concatenate(parts).tolist() == records.tolist() and len({len(p) for p in parts}) == 1
-    with pytest.raises(InputError, match="batch_size is 12: it must be a multiple of the 5 hosts"):
-        Rows(count=5).of(12)
-    with pytest.raises(InputError, match="host 2 of 2"):
-        Rows(index=2, count=2)
 
 
 def test_no_clips():
