@@ -2,219 +2,12 @@
 
 import argparse
 import logging
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from mpjax import verbs
 from mpjax.errors import InputError
-
-
-def _train(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax import experiment
-    from mpjax.parallel import platform
-    from mpjax.parallel.processes import joined
-    from mpjax.training.instruments import Instruments
-    from mpjax.training.loop import train
-
-    if args.platform:
-        platform.use(args.platform)
-    instruments = Instruments(
-        profile_steps=args.profile_steps, check_numerics=args.check_numerics, compilation_cache=args.compilation_cache
-    )
-    loaded = experiment.load(args.config, overrides)
-    with joined(loaded.processes):
-        if args.platform:
-            platform.check(args.platform)  # starts the devices, which must come after joining
-        train(loaded, args.run, init=args.init, mirror=args.mirror, instruments=instruments)
-
-
-def _encode(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax import experiment
-    from mpjax.conditioning.pretrained import pretrained
-    from mpjax.data import beam
-    from mpjax.data.clip_encoding import ClipEncoder
-    from mpjax.data.clips import encode_folder, encode_list
-
-    loaded = experiment.load(args.config, overrides)
-    data = loaded.data
-    if not isinstance(data, experiment.ClipsData):
-        raise InputError(
-            f"{args.config}: data.kind is {data.kind!r}, which needs no encoding: give a config with kind='clips'"
-        )
-    if args.beam_options and not args.beam_runner:
-        raise InputError("--beam_options belongs to a Beam pipeline: give --beam_runner, too")
-    segment_frames = loaded.model.framepack.segment_frames
-    encoder = ClipEncoder(
-        codec=data.codec(),
-        encoders=pretrained(Path(data.encoders)) if data.encoders else None,
-        segment_frames=segment_frames,
-    )
-    options: dict[str, Any] = {
-        "encoder": encoder,
-        "fps": data.fps,
-        "max_segments": data.longest(segment_frames),
-        "validation_fraction": data.validation_fraction,
-        "seed": loaded.seed,
-        "beam_options": beam.pipeline_options(args.beam_runner, shlex.split(args.beam_options))
-        if args.beam_runner
-        else None,
-    }
-    output = args.output or Path(data.path)
-    if args.input.suffix == ".jsonl":
-        encode_list(args.input, output, **options)
-    else:
-        encode_folder(args.input, output, height=data.height, width=data.width, **options)
-
-
-def _scan(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax import experiment
-    from mpjax.data.raw.command import scan_to_folder
-
-    loaded = experiment.load(args.config, overrides)
-    data = loaded.data
-    if not isinstance(data, experiment.ClipsData):
-        raise InputError(
-            f"{args.config}: data.kind is {data.kind!r}, which needs no clips: give a config with kind='clips'"
-        )
-    scan_to_folder(
-        args.input,
-        args.output,
-        videos=args.videos,
-        geometry=data.geometry(loaded.model.framepack.segment_frames),
-        filters=data.filters,
-        shots=data.shots,
-        deadline_seconds=args.deadline,
-    )
-
-
-def _inspect(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.data.inspect_dataset import inspect_dataset
-    from mpjax.data.latents import DATASET_FILE
-    from mpjax.data.raw.command import inspect_raw
-    from mpjax.data.raw.geometry import Geometry
-
-    _no_overrides(overrides)
-    if (args.path / DATASET_FILE).is_file():
-        print(inspect_dataset(args.path).write(args.html))
-        return
-    print(inspect_raw(args.path, videos=args.videos, geometry=Geometry(), page=args.html))
-
-
-def _generate(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.generation.command import generate
-
-    _no_overrides(overrides)
-    generate(args)
-
-
-def _recall(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.evaluation.recall_command import recall
-
-    _no_overrides(overrides)
-    recall(args)
-
-
-def _suite(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.evaluation import suite
-
-    print("\n".join(suite.write_suite(suite.load(args.config, overrides), args.weights, args.out)))
-
-
-def _study(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.evaluation.study.page import write_study
-
-    _no_overrides(overrides)
-    lines = write_study(args.folders, args.out, question=args.question, votes_per_rater=args.votes_per_rater)
-    print("\n".join(lines))
-
-
-def _elo(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.evaluation.study.standings import lead_words, write_standings
-
-    _no_overrides(overrides)
-    if args.lead is not None:
-        print(lead_words(args.lead))
-        return
-    if not (args.votes and args.key and args.out):
-        raise InputError("give files of votes, --key and --out; or --lead alone, for the votes that a lead takes")
-    print("\n".join(write_standings(args.votes, args.key, args.out, clusters=args.resample)))
-
-
-def _report(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.evaluation.comparison.command import write_comparison
-
-    _no_overrides(overrides)
-    print(write_comparison(args.folders, args.out, ratings=args.elo, strips=args.strips))
-
-
-def _evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.evaluation.evaluate_command import evaluate
-
-    _no_overrides(overrides)
-    evaluate(args)
-
-
-def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
-    from mpjax.interop.convert.command import convert
-
-    _no_overrides(overrides)
-    convert(args)
-
-
-def _plan(args: argparse.Namespace, overrides: list[str]) -> None:
-    # The TPU compiler asks the network which TPU it runs on, unless it is told; the tracing is done by the CPU.
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at once
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
-    from mpjax import experiment
-    from mpjax.plan.command import Request, plan
-
-    request = Request(
-        topology=args.topology,
-        mesh=args.mesh or "",
-        steps=tuple(args.step or ()),
-        segments=args.segments,
-        search=args.search,
-        cache=args.cache,
-        out=args.out,
-    )
-    plan(experiment.load(args.config, overrides), request)
-
-
-def _demo(args: argparse.Namespace, overrides: list[str]) -> None:
-    _no_overrides(overrides)
-    # The demo compiles a dozen small programs: at level 1 they compile twice as fast and run as fast.
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-    from mpjax.demo import demo
-
-    demo(args.run)
-
-
-def _ablate(args: argparse.Namespace, overrides: list[str]) -> None:
-    # Many small programs, as in the demo.
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-    from mpjax.ablation import design
-    from mpjax.ablation.command import ablate
-    from mpjax.ablation.schedule import parse_share
-
-    out = args.out or Path("results/recallworld") / Path(args.config.partition(":")[0]).stem
-    words = [
-        "python",
-        "-m",
-        "mpjax",
-        "ablate",
-        f"--config={args.config}",
-        f"--run={args.run}",
-        f"--out={out}",
-        *overrides,
-    ]
-    share = parse_share(args.share)
-    ablate(design.load(args.config, overrides), args.run, out, share=share, command=shlex.join(words))
 
 
 def _steps(text: str) -> tuple[int, int]:
@@ -243,29 +36,24 @@ def _size(text: str) -> str | tuple[int, int]:
     return int(height), int(width)
 
 
-def _no_overrides(overrides: list[str]) -> None:
-    if overrides:
-        raise InputError(f"{overrides[0]} is no flag of this command: run it with --help for the list")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
         prog="mpjax", description="Long, consistent video generation in JAX.", allow_abbrev=False
     )
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    subparsers = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     fields = "any field (mpjax/experiment.py lists them), as"
 
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        verb = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
         verb.set_defaults(run_verb=run)
         return verb
 
-    verb = add("demo", _demo, "Train on RecallWorld, generate a minute, measure, and write report.html.")
+    verb = add("demo", verbs.demo, "Train on RecallWorld, generate a minute, measure, and write report.html.")
     verb.add_argument("--run", type=Path, default=Path("runs/demo"), help="output folder (default: runs/demo)")
 
-    verb = add("encode", _encode, "Turn a folder of videos into a dataset of latents.")
+    verb = add("encode", verbs.encode, "Turn a folder of videos into a dataset of latents.")
     verb.add_argument(
         "--input",
         type=Path,
@@ -280,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--beam_options", default="", help="what the runner needs besides, in one word: '--region=…'")
 
-    verb = verbs.add_parser("data", help="Look at raw material, and choose clips of it.", allow_abbrev=False)
+    verb = subparsers.add_parser("data", help="Look at raw material, and choose clips of it.", allow_abbrev=False)
     data_verbs = verb.add_subparsers(dest="data_verb", required=True, metavar="VERB")
 
     def add_data(name: str, run, text: str) -> argparse.ArgumentParser:
@@ -290,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         return verb
 
     raw = "folder of videos or tars, tar, or table (.csv, .jsonl, .parquet) of paths, or of MiraData or Sekai"
-    verb = add_data("scan", _scan, "Split videos into shots and whole segments, and filter them, for `encode`.")
+    verb = add_data("scan", verbs.scan, "Split videos into shots and whole segments, and filter them, for `encode`.")
     verb.add_argument("--input", type=Path, required=True, help=raw)
     verb.add_argument("--output", type=Path, required=True, help="folder for clips.jsonl, left_out.jsonl and scan.html")
     verb.add_argument("--config", required=True, help=f"config file; {fields} --config.data.filters.most_shots=1")
@@ -298,11 +86,11 @@ def parser() -> argparse.ArgumentParser:
         "--deadline", type=float, default=600.0, help="seconds that decoding one entry may take (default: 600)"
     )
 
-    verb = add_data("inspect", _inspect, "Counts, hours, buckets, segments, captions and frames of a place.")
+    verb = add_data("inspect", verbs.inspect, "Counts, hours, buckets, segments, captions and frames of a place.")
     verb.add_argument("path", type=Path, metavar="PATH", help=f"{raw}; or what `data scan` or `encode` wrote")
     verb.add_argument("--html", type=Path, help="page to write, with frames")
 
-    verb = add("train", _train, "Train a model; the same command again goes on where it stopped.")
+    verb = add("train", verbs.train, "Train a model; the same command again goes on where it stopped.")
     verb.add_argument(
         "--config",
         required=True,
@@ -336,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
         help="keep compiled programs there (default: JAX_COMPILATION_CACHE_DIR, or nowhere)",
     )
 
-    verb = add("ablate", _ablate, "Train and measure every arm of an ablation with every seed, and compare them.")
+    verb = add("ablate", verbs.ablate, "Train and measure every arm of an ablation with every seed, and compare them.")
     verb.add_argument(
         "--config", required=True, help="ablation file, FILE.py or FILE.py:ARGUMENT; fields as --config.seeds=[0,1]"
     )
@@ -351,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
         help="do every Nth cell from the Ith on, so that N processes share the work (default: 0/1, all)",
     )
 
-    verb = add("generate", _generate, "Generate videos; the same command again goes on where it stopped.")
+    verb = add("generate", verbs.generate, "Generate videos; the same command again goes on where it stopped.")
     verb.add_argument("--weights", type=Path, required=True, help="run folder of `train` or `convert`")
     verb.add_argument("--out", type=Path, required=True, help="mp4 to write (a folder with --prompts)")
     verb.add_argument("--prompt", action="append", default=None, help="prompt; repeat for a schedule, one a segment")
@@ -404,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
         help="leave blocks out where little changes, up to this threshold (0.15 for FramePack)",
     )
 
-    verb = add("recall", _recall, "Measure what a run trained on RecallWorld remembers, or how far it drifts (D1, D2).")
+    verb = add("recall", verbs.recall, "Measure what a run on RecallWorld remembers, or how far it drifts (D1, D2).")
     verb.add_argument("--weights", type=Path, required=True, help="run folder of `train`")
     verb.add_argument("--scene", help="R1 to R6, D1 or D2 (default: that of the run)")
     verb.add_argument("--gaps", default="0,1,2,4,8", help="hidden segments before the return (default: 0,1,2,4,8)")
@@ -415,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0, help="of clips and noise")
     verb.add_argument("--out", type=Path, help="output folder (default: recall in the run folder)")
 
-    verb = add("plan", _plan, "Compile a run for a TPU slice that is not here: memory, traffic, and time at best.")
+    verb = add("plan", verbs.plan, "Compile a run for a TPU slice that is not here: memory, traffic, and time at best.")
     verb.add_argument("--config", required=True, help=f"config file; {fields} --config.model.remat=dots")
     verb.add_argument(
         "--topology", required=True, help="slice, such as v5p:8x8x8 or v6e:16x16; with --search a chip, such as v6e"
@@ -431,25 +219,25 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--out", type=Path, help="folder for a Markdown table, plan.md")
 
-    verb = add("suite", _suite, "Write the commands that generate the videos of a prompt or image suite.")
+    verb = add("suite", verbs.suite, "Write the commands that generate the videos of a prompt or image suite.")
     verb.add_argument("--config", required=True, help="suite file; fields as --config.info=FILE")
     verb.add_argument("--weights", type=Path, required=True, help="run folder that is to generate")
     verb.add_argument("--out", type=Path, required=True, help="folder for the videos, suite.jsonl and generate.sh")
 
-    verb = add("study", _study, "Write a page on which people compare videos of several systems, blind and offline.")
+    verb = add("study", verbs.study, "Write a page on which people compare videos of systems, blind and offline.")
     verb.add_argument("folders", type=Path, nargs="+", help="one folder of videos a system; equal names are compared")
     verb.add_argument("--out", type=Path, required=True, help="new folder for raters; the key is written beside it")
     verb.add_argument("--question", default="Which video is better?", help="heading of the page")
     verb.add_argument("--votes-per-rater", type=int, help="pairs that one rater sees (default: all)")
 
-    verb = add("elo", _elo, "Rate systems by the votes of a study, or say how many votes a lead needs.")
+    verb = add("elo", verbs.elo, "Rate systems by the votes of a study, or say how many votes a lead needs.")
     verb.add_argument("votes", type=Path, nargs="*", help="files that the page of the study gave")
     verb.add_argument("--key", type=Path, help="the .key.json of the study")
     verb.add_argument("--out", type=Path, help="folder for elo.html, elo.json and elo.csv")
     verb.add_argument("--resample", default="votes", help="what the bootstrap draws: votes (default), raters or videos")
     verb.add_argument("--lead", type=float, help="Elo points: print the votes that this lead needs, and no more")
 
-    verb = add("evaluate", _evaluate, "Measure videos as VBench does, and how far they drift.")
+    verb = add("evaluate", verbs.evaluate, "Measure videos as VBench does, and how far they drift.")
     verb.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="video, or folder of videos")
     verb.add_argument("--metrics", default="all", help="names with commas between them (default: all)")
     verb.add_argument("--weights", type=Path, help="folder of the networks' files (docs/evaluation.md)")
@@ -462,13 +250,13 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--out", type=Path, default=Path("evaluation"), help="output folder (default: evaluation)")
 
-    verb = add("report", _report, "Compare systems on one page by what `evaluate` wrote for each.")
+    verb = add("report", verbs.report, "Compare systems on one page by what `evaluate` wrote for each.")
     verb.add_argument("folders", type=Path, nargs="+", help="output folders of `evaluate`, one a system")
     verb.add_argument("--out", type=Path, required=True, help="folder for report.html, report.json and report.csv")
     verb.add_argument("--elo", type=Path, help="elo.json of `elo`, for the column of ratings")
     verb.add_argument("--strips", type=int, default=12, help="videos of which frames are shown, at most (default: 12)")
 
-    verb = add("convert", _convert, "Turn a PyTorch checkpoint into a run folder, or a run folder into a checkpoint.")
+    verb = add("convert", verbs.convert, "Turn a PyTorch checkpoint into a run folder, or the other way round.")
     source = verb.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input", type=Path, help="directory of the transformer's safetensors, or of a pipeline (transformer/, vae/)"

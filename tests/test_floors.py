@@ -22,6 +22,7 @@ FLOORS = [
     ["generation", "interop.convert", "training"],
     ["api", "evaluation", "plan"],
     ["ablation", "demo"],
+    ["verbs"],
     ["__init__", "__main__"],
 ]
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

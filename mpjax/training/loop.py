@@ -10,7 +10,6 @@ The same command goes on where it stopped, with the same bits: batch n depends o
 """
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,14 +17,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mpjax import config
 from mpjax.compilation import keep_compiled
 from mpjax.data.batch import Batch
-from mpjax.data.filmstrip import png
 from mpjax.data.pipeline import on_device, read_from
 from mpjax.datasets import Datasets, open_datasets
 from mpjax.errors import InputError
-from mpjax.experiment import ClipsData, Experiment, fingerprint
+from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel import sharded_attention
 from mpjax.parallel.processes import barrier, began, check_count, is_first, reached_stop
@@ -34,7 +31,6 @@ from mpjax.parallel.rules import batch_sharding
 from mpjax.progress import Progress
 from mpjax.stopping import StopRequest, stop_request
 from mpjax.training.checkpoints import Checkpoints
-from mpjax.training.comparison import difference
 from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.gradients import Objective
 from mpjax.training.initialize import check_weights, with_weights
@@ -43,10 +39,11 @@ from mpjax.training.metrics import Log, MetricsLog, NoLog
 from mpjax.training.mirror import Mirror
 from mpjax.training.nonfinite import Faults
 from mpjax.training.numerics import explain
+from mpjax.training.observer import Observer
 from mpjax.training.roll_back import last_good
+from mpjax.training.run_folder import claim
 from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
-from mpjax.training.validation import comparison, make_sampler, make_validation
 
 Say = Callable[[str], None]
 
@@ -110,7 +107,7 @@ def train(
     if is_first():
         if copy is not None:
             copy.fetch_description()
-        _claim(folder, experiment, datasets, init)
+        claim(folder, experiment, datasets, init)
         if copy is not None:
             copy.fetch_newest()
     barrier("the run folder", patient=mirror is not None)
@@ -153,7 +150,7 @@ def train(
         # -- Loop ----------------------------------------------------------------------------------------------------
         go_back = functools.partial(last_good, checkpoints, factory, stages, training.checkpoint_every)
         profile = Profile(folder / "profile", instruments.profile_steps, say)
-        observe = _Observer(experiment, datasets, denoiser, placement, folder, say)
+        observe = Observer(experiment, datasets, denoiser, placement, folder, say)
         opened = MetricsLog(folder, int(state.step)) if is_first() else NoLog()
         alone = experiment.processes.count == 1
         with opened as log, stop_request(group=not alone) as stopping, jax.set_mesh(mesh), profile:
@@ -201,7 +198,7 @@ def _run_stage(
     placement: jax.sharding.NamedSharding,
     checkpoints: Checkpoints,
     log: Log,
-    observe: "_Observer",
+    observe: Observer,
     stopping: StopRequest,
     profile: Profile,
     check_numerics: bool,
@@ -309,108 +306,3 @@ def _run_stage(
         if step == last or stop:
             break
     return state
-
-
-class _Observer:
-    """Held-out loss and samples; compiled once a run, their batches read once."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        datasets: Datasets,
-        denoiser: Denoiser,
-        placement: jax.sharding.NamedSharding,
-        folder: Path,
-        say: Say,
-    ):
-        self._experiment, self._datasets, self._placement = experiment, datasets, placement
-        self._folder, self._say = folder, say
-        self._draw = make_sampler(denoiser, experiment.sampler, experiment.classifier_free)
-        replicated = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
-        self._whole = jax.jit(lambda x: x, out_shardings=replicated)
-        self._validators: dict[Objective, Callable] = {}
-        self._batches: list[Batch] = []
-
-    def _held_out(self) -> list[Batch]:
-        if not self._batches and self._datasets.validation is not None:
-            count = self._experiment.training.validation_batches
-            size = self._experiment.training.batch_size
-            rows = local_rows(self._placement, size)
-            batches = (self._datasets.validation[i] for i in range(count))
-            self._batches = [place_rows(batch, rows, self._placement, size) for batch in batches]
-        return self._batches
-
-    def validate(self, step: int, objective: Objective, params: dict, log: Log) -> None:
-        """Logs the held-out loss."""
-        if batches := self._held_out():
-            validator = self._validators.setdefault(objective, make_validation(objective))
-            loss = validator(params, batches)
-            log.scalars(step, "validation", {"loss": loss})
-            self._say(f"update {step}: held-out loss {loss:.4f}")
-
-    def sample(self, step: int, params: dict, log: Log) -> None:
-        """Draws the first held-out videos and writes a filmstrip, drawn above true."""
-        count = min(self._experiment.training.samples, self._experiment.training.batch_size)
-        datasets = open_datasets(self._experiment, range(count))  # every process draws them all
-        batch = (datasets.validation or datasets.train)[0]
-        drawn = self._whole(self._draw(params, batch))
-        if not is_first():
-            return
-        picture = comparison(self._datasets.codec, batch, np.asarray(drawn))
-        path = self._folder / "samples" / f"step_{step:08d}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png(picture))
-        log.image(step, "samples", picture)
-
-
-def _claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path | None) -> None:
-    """Writes `run.json`, or checks that it is this experiment's."""
-    path, temporary = folder / "run.json", folder / "run.tmp"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: give --run a folder")
-    origin = None if init is None else str(init)
-    mark = fingerprint(experiment)
-    described = config.to_dict(experiment)
-    if isinstance(experiment.data, ClipsData):
-        described["data"]["path"] = str(Path(experiment.data.path).absolute())  # `generate` may run elsewhere
-    # The normalisation in the codec's description tells datasets apart that were encoded from other videos.
-    decoding = json.loads(
-        json.dumps(
-            {
-                "codec": datasets.codec.spec(),
-                "fps": datasets.fps,
-                "height": datasets.height,
-                "width": datasets.width,
-            }
-        )
-    )
-    if path.is_file():
-        try:
-            stored = json.loads(path.read_text())
-            if "source" in stored:
-                raise InputError(f"{folder} holds converted weights: give another --run folder and --init={folder}")
-            same = (stored["fingerprint"], stored["init"]) == (mark, origin)
-            same_data = all(stored[name] == value for name, value in decoding.items())
-        except InputError:
-            raise
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path} is damaged: give another --run folder") from None
-        if not same:
-            other = difference(stored, described, origin)
-            raise InputError(f"{folder} belongs to another experiment{other}: give another --run folder")
-        if not same_data:
-            raise InputError(
-                f"{folder} was trained on a dataset encoded otherwise (see {path}): give another --run folder"
-            )
-        return
-    if folder.exists() and any(p != temporary for p in folder.iterdir()):
-        raise InputError(f"{folder} is not empty and no run folder: give another --run folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    run = {
-        "fingerprint": mark,
-        "init": origin,
-        **decoding,
-        "experiment": described,
-    }
-    temporary.write_text(json.dumps(run, indent=1) + "\n")
-    temporary.replace(path)

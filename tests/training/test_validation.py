@@ -13,7 +13,7 @@ from mpjax.experiment import load
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
-from mpjax.training import loop, validation
+from mpjax.training import observer, validation
 from tests.tiny import tiny_architecture, tiny_batch
 
 SMOKE = f"{config.find('recall_tiny.py')}:smoke"
@@ -43,11 +43,15 @@ def test_held_out_batches_lie_where_those_of_training_do(tmp_path, monkeypatch):
     batch = jax.tree.map(np.asarray, tiny_batch(tiny_architecture()))
     datasets = types.SimpleNamespace(validation=[batch] * experiment.training.validation_batches)
     seen = []
-    monkeypatch.setattr(loop, "make_validation", lambda objective: lambda params, batches: seen.append(batches) or 0.5)
-    observer = loop._Observer(experiment, datasets, Denoiser(tiny_architecture()), placement, tmp_path, lambda _: None)
+    monkeypatch.setattr(
+        observer, "make_validation", lambda objective: lambda params, batches: seen.append(batches) or 0.5
+    )
+    watching = observer.Observer(
+        experiment, datasets, Denoiser(tiny_architecture()), placement, tmp_path, lambda _: None
+    )
     log = types.SimpleNamespace(scalars=lambda *_: None)
-    observer.validate(1, "objective", {}, log)
-    observer.validate(2, "objective", {}, log)
+    watching.validate(1, "objective", {}, log)
+    watching.validate(2, "objective", {}, log)
     assert seen[0] is seen[1] and len(seen[0]) == experiment.training.validation_batches
     for leaf in jax.tree.leaves(seen[0]):
         assert leaf.sharding == placement

@@ -1,0 +1,63 @@
+"""The description of a run in its folder: written once, and what tells one run from another."""
+
+import json
+from pathlib import Path
+
+from mpjax import config
+from mpjax.datasets import Datasets
+from mpjax.errors import InputError
+from mpjax.experiment import ClipsData, Experiment, fingerprint
+from mpjax.training.comparison import difference
+
+
+def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path | None) -> None:
+    """Writes `run.json`, or checks that it is this experiment's."""
+    path, temporary = folder / "run.json", folder / "run.tmp"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give --run a folder")
+    origin = None if init is None else str(init)
+    mark = fingerprint(experiment)
+    described = config.to_dict(experiment)
+    if isinstance(experiment.data, ClipsData):
+        described["data"]["path"] = str(Path(experiment.data.path).absolute())  # `generate` may run elsewhere
+    # The normalisation in the codec's description tells datasets apart that were encoded from other videos.
+    decoding = json.loads(
+        json.dumps(
+            {
+                "codec": datasets.codec.spec(),
+                "fps": datasets.fps,
+                "height": datasets.height,
+                "width": datasets.width,
+            }
+        )
+    )
+    if path.is_file():
+        try:
+            stored = json.loads(path.read_text())
+            if "source" in stored:
+                raise InputError(f"{folder} holds converted weights: give another --run folder and --init={folder}")
+            same = (stored["fingerprint"], stored["init"]) == (mark, origin)
+            same_data = all(stored[name] == value for name, value in decoding.items())
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path} is damaged: give another --run folder") from None
+        if not same:
+            other = difference(stored, described, origin)
+            raise InputError(f"{folder} belongs to another experiment{other}: give another --run folder")
+        if not same_data:
+            raise InputError(
+                f"{folder} was trained on a dataset encoded otherwise (see {path}): give another --run folder"
+            )
+        return
+    if folder.exists() and any(p != temporary for p in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and no run folder: give another --run folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = {
+        "fingerprint": mark,
+        "init": origin,
+        **decoding,
+        "experiment": described,
+    }
+    temporary.write_text(json.dumps(run, indent=1) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,234 @@
+"""What each verb of the command line does with its arguments; imports are here late, so that --help is quick."""
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mpjax.errors import InputError
+
+
+def train(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax train`."""
+    from mpjax import experiment
+    from mpjax.parallel import platform
+    from mpjax.parallel.processes import joined
+    from mpjax.training.instruments import Instruments
+    from mpjax.training.loop import train
+
+    if args.platform:
+        platform.use(args.platform)
+    instruments = Instruments(
+        profile_steps=args.profile_steps, check_numerics=args.check_numerics, compilation_cache=args.compilation_cache
+    )
+    loaded = experiment.load(args.config, overrides)
+    with joined(loaded.processes):
+        if args.platform:
+            platform.check(args.platform)  # starts the devices, which must come after joining
+        train(loaded, args.run, init=args.init, mirror=args.mirror, instruments=instruments)
+
+
+def encode(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax encode`."""
+    from mpjax import experiment
+    from mpjax.conditioning.pretrained import pretrained
+    from mpjax.data import beam
+    from mpjax.data.clip_encoding import ClipEncoder
+    from mpjax.data.clips import encode_folder, encode_list
+
+    loaded = experiment.load(args.config, overrides)
+    data = loaded.data
+    if not isinstance(data, experiment.ClipsData):
+        raise InputError(
+            f"{args.config}: data.kind is {data.kind!r}, which needs no encoding: give a config with kind='clips'"
+        )
+    if args.beam_options and not args.beam_runner:
+        raise InputError("--beam_options belongs to a Beam pipeline: give --beam_runner, too")
+    segment_frames = loaded.model.framepack.segment_frames
+    encoder = ClipEncoder(
+        codec=data.codec(),
+        encoders=pretrained(Path(data.encoders)) if data.encoders else None,
+        segment_frames=segment_frames,
+    )
+    options: dict[str, Any] = {
+        "encoder": encoder,
+        "fps": data.fps,
+        "max_segments": data.longest(segment_frames),
+        "validation_fraction": data.validation_fraction,
+        "seed": loaded.seed,
+        "beam_options": beam.pipeline_options(args.beam_runner, shlex.split(args.beam_options))
+        if args.beam_runner
+        else None,
+    }
+    output = args.output or Path(data.path)
+    if args.input.suffix == ".jsonl":
+        encode_list(args.input, output, **options)
+    else:
+        encode_folder(args.input, output, height=data.height, width=data.width, **options)
+
+
+def scan(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax data scan`."""
+    from mpjax import experiment
+    from mpjax.data.raw.command import scan_to_folder
+
+    loaded = experiment.load(args.config, overrides)
+    data = loaded.data
+    if not isinstance(data, experiment.ClipsData):
+        raise InputError(
+            f"{args.config}: data.kind is {data.kind!r}, which needs no clips: give a config with kind='clips'"
+        )
+    scan_to_folder(
+        args.input,
+        args.output,
+        videos=args.videos,
+        geometry=data.geometry(loaded.model.framepack.segment_frames),
+        filters=data.filters,
+        shots=data.shots,
+        deadline_seconds=args.deadline,
+    )
+
+
+def inspect(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax data inspect`."""
+    from mpjax.data.inspect_dataset import inspect_dataset
+    from mpjax.data.latents import DATASET_FILE
+    from mpjax.data.raw.command import inspect_raw
+    from mpjax.data.raw.geometry import Geometry
+
+    _no_overrides(overrides)
+    if (args.path / DATASET_FILE).is_file():
+        print(inspect_dataset(args.path).write(args.html))
+        return
+    print(inspect_raw(args.path, videos=args.videos, geometry=Geometry(), page=args.html))
+
+
+def generate(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax generate`."""
+    from mpjax.generation.command import generate
+
+    _no_overrides(overrides)
+    generate(args)
+
+
+def recall(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax recall`."""
+    from mpjax.evaluation.recall_command import recall
+
+    _no_overrides(overrides)
+    recall(args)
+
+
+def suite(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax suite`."""
+    from mpjax.evaluation import suite
+
+    print("\n".join(suite.write_suite(suite.load(args.config, overrides), args.weights, args.out)))
+
+
+def study(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax study`."""
+    from mpjax.evaluation.study.page import write_study
+
+    _no_overrides(overrides)
+    lines = write_study(args.folders, args.out, question=args.question, votes_per_rater=args.votes_per_rater)
+    print("\n".join(lines))
+
+
+def elo(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax elo`."""
+    from mpjax.evaluation.study.standings import lead_words, write_standings
+
+    _no_overrides(overrides)
+    if args.lead is not None:
+        print(lead_words(args.lead))
+        return
+    if not (args.votes and args.key and args.out):
+        raise InputError("give files of votes, --key and --out; or --lead alone, for the votes that a lead takes")
+    print("\n".join(write_standings(args.votes, args.key, args.out, clusters=args.resample)))
+
+
+def report(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax report`."""
+    from mpjax.evaluation.comparison.command import write_comparison
+
+    _no_overrides(overrides)
+    print(write_comparison(args.folders, args.out, ratings=args.elo, strips=args.strips))
+
+
+def evaluate(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax evaluate`."""
+    from mpjax.evaluation.evaluate_command import evaluate
+
+    _no_overrides(overrides)
+    evaluate(args)
+
+
+def convert(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax convert`."""
+    from mpjax.interop.convert.command import convert
+
+    _no_overrides(overrides)
+    convert(args)
+
+
+def plan(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax plan`."""
+    # The TPU compiler asks the network which TPU it runs on, unless it is told; the tracing is done by the CPU.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at once
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
+    from mpjax import experiment
+    from mpjax.plan.command import Request, plan
+
+    request = Request(
+        topology=args.topology,
+        mesh=args.mesh or "",
+        steps=tuple(args.step or ()),
+        segments=args.segments,
+        search=args.search,
+        cache=args.cache,
+        out=args.out,
+    )
+    plan(experiment.load(args.config, overrides), request)
+
+
+def demo(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax demo`."""
+    _no_overrides(overrides)
+    # The demo compiles a dozen small programs: at level 1 they compile twice as fast and run as fast.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    from mpjax.demo import demo
+
+    demo(args.run)
+
+
+def ablate(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax ablate`."""
+    # Many small programs, as in the demo.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    from mpjax.ablation import design
+    from mpjax.ablation.command import ablate
+    from mpjax.ablation.schedule import parse_share
+
+    out = args.out or Path("results/recallworld") / Path(args.config.partition(":")[0]).stem
+    words = [
+        "python",
+        "-m",
+        "mpjax",
+        "ablate",
+        f"--config={args.config}",
+        f"--run={args.run}",
+        f"--out={out}",
+        *overrides,
+    ]
+    share = parse_share(args.share)
+    ablate(design.load(args.config, overrides), args.run, out, share=share, command=shlex.join(words))
+
+
+def _no_overrides(overrides: list[str]) -> None:
+    if overrides:
+        raise InputError(f"{overrides[0]} is no flag of this command: run it with --help for the list")
