@@ -43,9 +43,11 @@ def ablate(
     cells = [make_cell(ablation, arm, seed) for seed in ablation.seeds for arm in ablation.arms]
     _check_folders(ablation, cells, run)
     missing = [cell for cell in cells if _result(ablation, cell, run) is None]
+    untimed = [arm for arm in ablation.arms if _timed(ablation, arm) and _step_time(ablation, arm, run) is None]
     if missing:
         say(f"{len(missing)} of {len(cells)} cells to make; checking their networks")
         check_shapes(missing)
+    if missing or untimed:
         keep_compiled(run / "compiled")  # seeds of an arm share its programs
         work(_tasks(ablation, cells, run, command, say), share, say)
     times = {arm.name: _step_time(ablation, arm, run) for arm in ablation.arms if _timed(ablation, arm)}

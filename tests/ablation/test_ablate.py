@@ -62,6 +62,14 @@ def test_shares_meet_in_the_files(ran, tmp_path):
     assert quietly(ablation, tmp_path, share=(0, 2)) and len(ran) == 2
 
 
+def test_steps_are_timed_also_where_every_cell_is_there(ran, tmp_path):
+    ablation = design(seeds=[0], timing_pairs=0)
+    assert quietly(ablation, tmp_path)
+    cells = list(ran)
+    assert quietly(dataclasses.replace(ablation, timing_pairs=6), tmp_path)
+    assert ran == [*cells, "time of direct", "time of student"]
+
+
 def test_equal_time_scales_the_updates_by_the_stored_ratio(ran, tmp_path):
     ablation = design(budget="wall_clock", timing_pairs=6, seeds=[3])
     assert quietly(ablation, tmp_path)
