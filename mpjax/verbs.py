@@ -222,7 +222,6 @@ def ablate(args: argparse.Namespace, overrides: list[str]) -> None:
         "ablate",
         f"--config={args.config}",
         f"--run={args.run}",
-        f"--out={out}",
         *overrides,
     ]
     share = parse_share(args.share)
