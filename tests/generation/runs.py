@@ -12,7 +12,7 @@ from mpjax.datasets import open_datasets
 from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.checkpoints import Checkpoints
-from mpjax.training.loop import _claim
+from mpjax.training.run_folder import claim
 from mpjax.training.state import TrainState
 from tests.tiny import perturbed_params
 
@@ -54,7 +54,7 @@ def _small(values, segments: int) -> Experiment:
 
 def write_run(folder: Path, run: Experiment, *, step: int = 2) -> Path:
     """A run folder with one checkpoint; a dataset of clips must be there."""
-    _claim(folder, run, open_datasets(run), None)
+    claim(folder, run, open_datasets(run), None)
     add_checkpoint(folder, run, step)
     return folder
 
