@@ -242,22 +242,31 @@ def encode_videos(
 
 
 def _without_duplicates(videos: Iterable[Video], segment_pixels: int, max_segments: int) -> list[Video]:
-    """Clips cut to `max_segments`, each range of a content once."""
+    """Clips cut to `max_segments`, each range of a content once: the first, with its caption."""
     known: dict[str, str] = {}
     result = []
     for video in videos:
-        clips = [
-            piece
-            for clip in video.clips
-            for piece in cut(clip, segment_pixels=segment_pixels, max_segments=max_segments)
-        ]
-        fresh = tuple(clip for clip in clips if clip.id not in known)
-        reason = video.reason
-        if clips and not fresh:
-            reason = f"same content as {known[clips[0].id]}"
-        known |= {clip.id: video.name for clip in fresh}
-        result.append(Video(name=video.name, clips=fresh, reason=reason, note=video.note))
+        fresh, repeated = [], []
+        for clip in video.clips:
+            for piece in cut(clip, segment_pixels=segment_pixels, max_segments=max_segments):
+                if piece.id in known:
+                    repeated.append(piece)
+                else:
+                    known[piece.id] = video.name
+                    fresh.append(piece)
+        reason, note = video.reason, video.note
+        if repeated and not fresh:
+            reason = f"same content as {known[repeated[0].id]}"
+        elif repeated:
+            first = repeated[0]
+            where = f"{first.start:.3f} to {first.end:.3f} s, same content as {known[first.id]}"
+            note = _joined(note, f"{len(repeated)} clips left out, first: {where}")
+        result.append(Video(name=video.name, clips=tuple(fresh), reason=reason, note=note))
     return result
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _encode(
@@ -288,7 +297,8 @@ def _without(video: Video, reasons: dict[str, str]) -> Video:
         return video
     if not kept:
         return Video(name=video.name, reason=lost[0])
-    return Video(name=video.name, clips=kept, note=f"{len(lost)} clips could not be encoded, first: {lost[0]}")
+    note = _joined(video.note, f"{len(lost)} clips could not be encoded, first: {lost[0]}")
+    return Video(name=video.name, clips=kept, note=note)
 
 
 def _finished_already(output_dir: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,8 @@ def test_records(folder, finished):
     assert got["latents"].dtype == ml_dtypes.bfloat16 and got["fps"] == 12
     np.testing.assert_array_equal(got["latents"], expected)
     digest = hashlib.sha256((folder / "a.mp4").read_bytes()).hexdigest()
-    assert [r["id"] for r in by_file["a.mp4"]] == [f"{digest[:16]}-000000000", f"{digest[:16]}-000000750"]
+    places = ("000000000-000000750", "000000750-000001500")
+    assert [r["id"] for r in by_file["a.mp4"]] == [f"{digest[:16]}-{place}-16x24" for place in places]
     assert {r["source_hash"] for r in by_file["a.mp4"]} == {digest} and got["scores"] == {}
     assert (got["height"], got["width"], got["segments"]) == (16, 24, 2)
     assert {r["codec"] for r in records} == {codecs.codec_id(CODEC)} == {dataset.codec_id}
@@ -234,6 +235,38 @@ def test_a_list_of_clips_gives_the_records_of_its_folder(folder, finished, tmp_p
     assert len(shards) == 2
     for name in (*shards, "index.json", "clips.jsonl"):
         assert (finished[0] / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+LISTED = {key: value for key, value in SETTINGS.items() if key not in ("height", "width")}
+
+
+def test_a_range_is_dropped_only_where_it_is_the_same(folder, tmp_path):
+    """A longer clip of the same start is another one; one range with two captions is one record, and a note."""
+    media = Media(path=folder / "a.mp4")
+    of = {"media": media, "source_hash": media.content_hash()}
+    rows = [
+        clip_of(5, caption="x", **of),
+        clip_of(9, name="b.mp4", **of),
+        clip_of(5, caption="y", **of),
+        clip_of(5, start=0.75, name="b.mp4", **of),
+        clip_of(5, name="b.mp4", **of),
+        clip_of(5, name="b.mp4", bucket=(24, 16), **of),
+    ]
+    assert len({row.id for row in rows}) == 4
+    write_clips(tmp_path / "c.jsonl", rows)
+    encode_list(tmp_path / "c.jsonl", tmp_path / "out", **LISTED, validation_fraction=0.0, **SILENT)
+    source = open_dataset(tmp_path / "out").source("train")
+    records = [source[i] for i in range(len(source))]
+    assert len({r["id"] for r in records}) == len(records) == 4
+    assert sorted((r["source"], r["segments"], r["caption"]) for r in records) == [
+        ("a.mp4", 1, "x"),
+        ("b.mp4", 1, ""),
+        ("b.mp4", 1, ""),
+        ("b.mp4", 2, ""),
+    ]
+    entries = json.loads((tmp_path / "out" / "encode_report.json").read_text())["videos"]
+    note = "1 clips left out, first: 0.000 to 0.417 s, same content as a.mp4"
+    assert [(entry["clips"], entry["note"]) for entry in entries] == [(1, note), (3, note)]
 
 
 def test_scores_go_into_the_record_and_what_a_filter_left_out_stays_out(folder, tmp_path):

@@ -54,8 +54,9 @@ class Clip:
 
     @property
     def id(self) -> str:
-        """Names the clip by its content: the hash of the video and the start in milliseconds."""
-        return f"{self.source_hash[:16]}-{round(self.start * 1000):09d}"
+        """Names the clip by its content: the hash of the video, start and end in milliseconds, height and width."""
+        start, end = (round(1000 * time) for time in (self.start, self.end))
+        return f"{self.source_hash[:16]}-{start:09d}-{end:09d}-{self.bucket[0]}x{self.bucket[1]}"
 
 
 def write_clips(path: Path, clips: Iterable[Clip]) -> None:
