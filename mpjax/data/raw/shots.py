@@ -20,7 +20,7 @@ import numpy as np
 FLAT = 3.0
 # Shifts tried, in pixels of the small pictures.
 ROWS, COLUMNS = 2, 3
-# Windows looked at together, which bounds the memory.
+# Pictures or windows looked at together, which bounds the memory.
 CHUNK = 1024
 # Of the contrast that an even mixture of A and B loses, the part that a dissolve's middle has lost at least.
 FADED = 0.5
@@ -101,7 +101,8 @@ class ShotDetector:
 
     def _hard(self, pictures: np.ndarray, fps: float) -> list[int]:
         """Numbers of the first frames of new shots."""
-        jump = np.concatenate([[0.0], unlikeness(pictures[:-1], pictures[1:])])
+        rows = [slice(first, first + CHUNK) for first in range(0, len(pictures) - 1, CHUNK)]
+        jump = np.concatenate([[0.0], *(unlikeness(pictures[:-1][part], pictures[1:][part]) for part in rows)])
         change = np.concatenate([[0.0], _mean_change(pictures)])
         around, back = max(2, round(fps / 2)), max(1, round(fps / 4))
         found = []

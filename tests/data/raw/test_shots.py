@@ -1,12 +1,12 @@
-import csv
-from pathlib import Path
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from mpjax.data.media import Media
+from mpjax.data.raw import shots as module
 from mpjax.data.raw.measure import measure
-from mpjax.data.raw.shots import ShotDetector, unlikeness
+from mpjax.data.raw.shots import CHUNK, ShotDetector, unlikeness
 from tests.data.media import join, scene, write_video
 
 FPS = 24
@@ -72,6 +72,26 @@ def test_light_is_no_cut(change):
     assert ShotDetector().cuts(small(video), FPS) == []
 
 
+def test_a_jump_is_that_of_its_pair_wherever_chunks_end(monkeypatch):
+    video, places = join(shots(2, 4))
+    for more in (-1, 0, 1):
+        monkeypatch.setattr(module, "CHUNK", int(places[0]) + more)
+        assert [round(cut.time * FPS) for cut in ShotDetector().cuts(small(video), FPS)] == places
+
+
+def test_memory_grows_by_little_for_a_second():
+    """Bytes above the pictures themselves, of which a second has 41,472."""
+    picture = small(scene(0, 64, pan=(0, 0.4)))
+    most = {}
+    for count in (2 * CHUNK, 5 * CHUNK):
+        pictures = np.resize(picture, (count, *picture.shape[1:]))
+        tracemalloc.start()
+        ShotDetector(dissolve_seconds=(0.4,)).cuts(pictures, FPS)
+        most[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (most[5 * CHUNK] - most[2 * CHUNK]) / (3 * CHUNK / FPS) < 10_000
+
+
 def test_a_whip_pan_is_no_cut():
     # 40 of 96 pixels a frame: neighbours have little in common, all of them equally little.
     assert ShotDetector().cuts(small(scene(5, 60, pan=(0, 40))), FPS) == []
@@ -106,10 +126,3 @@ def test_through_a_file_at_another_rate(tmp_path):
     measured = measure(Media(path=path), fps=FPS)
     cuts = ShotDetector().cuts(measured.pictures, FPS)
     assert [cut.time for cut in cuts] == pytest.approx([place / 30 for place in places], abs=1.5 / FPS)
-
-
-def test_labels_are_sorted_times():
-    """Of real clips, by eye; `benchmarks.shot_cuts` compares."""
-    with (Path(__file__).parent / "shot_cuts.csv").open() as file:
-        rows = [(row["file"], float(row["seconds"])) for row in csv.DictReader(file)]
-    assert len(rows) == 28 and rows == sorted(rows)
