@@ -78,8 +78,8 @@ def test_from_videos_to_a_video(whole_run, encoder_folder, tmp_path, monkeypatch
         return {"text": seeded.normal(prompt, (7, 24)), "pooled": seeded.normal(f"{prompt} pooled", (20,))}
 
     monkeypatch.setattr(PretrainedEncoders, "check", lambda self: None)
-    monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
-    monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, x: np.full((5, 28), x.mean() / 255, np.float32))
+    monkeypatch.setattr(PretrainedEncoders, "embed_prompt", embed)
+    monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, x: np.full((5, 28), x.mean() / 255, np.float32))
     whole_run(encoder_folder)
     assert_finished(tmp_path, capsys, PretrainedEncoders(encoder_folder, tmp_path / "other"))
 

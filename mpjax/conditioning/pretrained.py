@@ -1,7 +1,8 @@
 """HunyuanVideo's own encoders, run by `transformers`: LLaMA and CLIP for the prompt, SigLIP for the first frame.
 
 They run on the CPU, once for each prompt and picture, in `encode` and `generate` alone; what they return is cached on
-disk. Needs the extra `encoders` (requirements-encoders.txt).
+disk: by `prompt` and `image` for the user, by `encode` beside its clips. Needs the extra `encoders`
+(requirements-encoders.txt).
 
 Source: docs/backbone.md, section 2.7 (diffusers 0.42 `HunyuanVideoFramepackPipeline.encode_prompt`, `encode_image`).
 """
@@ -95,21 +96,22 @@ class PretrainedEncoders:
         return sampled_hash(tuple(files))
 
     def prompt(self, prompt: str) -> Arrays:
-        """Embeds a prompt.
+        """Embeds a prompt, or takes it from the cache.
 
         Returns:
             `text` float32 `[512, d]` (zeros behind the last token), `text_mask` bool `[512]`, `pooled` float32 `[dp]`.
         """
-        return padded(self._cache.get(content_key("prompt", self.identity, prompt), lambda: self._embed(prompt)))
+        return padded(self._cache.get(content_key("prompt", self.identity, prompt), lambda: self.embed_prompt(prompt)))
 
     def image(self, picture: np.ndarray) -> np.ndarray:
-        """Embeds a first frame, uint8 `[H, W, 3]` as the video shows it: float32 `[729, di]`, SigLIP's."""
+        """As `embed_image`, or from the cache."""
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
             raise InputError(f"image is {picture.dtype} {list(picture.shape)}: give uint8 [height, width, 3]")
         key = content_key("image", self.identity, picture)
-        return self._cache.get(key, lambda: {"image": self._see(picture)})["image"]
+        return self._cache.get(key, lambda: {"image": self.embed_image(picture)})["image"]
 
-    def _embed(self, prompt: str) -> Arrays:
+    def embed_prompt(self, prompt: str) -> Arrays:
+        """Runs LLaMA and CLIP and stores nothing: `text` float32 `[n, d]`, n at most 256, and `pooled` `[dp]`."""
         torch, _ = _libraries()
         ids, mask = self._tokens("tokenizer", TEMPLATE.format(prompt), TEMPLATE_TOKENS + PROMPT_TOKENS)
         words, _ = self._tokens("tokenizer_2", prompt, CLIP_TOKENS)
@@ -120,7 +122,15 @@ class PretrainedEncoders:
             pooled = self._clip(words).pooler_output[0]
         return {"text": text.float().numpy(), "pooled": pooled.float().numpy()}
 
-    def _see(self, picture: np.ndarray) -> np.ndarray:
+    def embed_image(self, picture: np.ndarray) -> np.ndarray:
+        """Runs SigLIP and stores nothing.
+
+        Args:
+            picture: a first frame as the video shows it, uint8 `[H, W, 3]`.
+
+        Returns:
+            float32 `[729, di]`.
+        """
         torch, _ = _libraries()
         side = self._siglip.config.image_size
         resized = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)

@@ -212,9 +212,9 @@ class ClipEncoder:
         assert encoders is not None
 
         def make() -> Arrays:
-            found = encoders.prompt(caption)
-            text = found["text"][found["text_mask"]]
-            return {"text": text.astype(BFLOAT16), "pooled": found["pooled"].astype(BFLOAT16)}
+            # Not through the encoders' own cache, which would keep it for ever beside this one.
+            found = encoders.embed_prompt(caption)
+            return {name: found[name].astype(BFLOAT16) for name in ("text", "pooled")}
 
         return cache.get(content_key("prompt", encoders.identity, caption), make)
 
@@ -223,7 +223,7 @@ class ClipEncoder:
         assert encoders is not None
 
         def make() -> Arrays:
-            return {"image": encoders.image(cache.read(key, "first_frame")["first_frame"]).astype(BFLOAT16)}
+            return {"image": encoders.embed_image(cache.read(key, "first_frame")["first_frame"]).astype(BFLOAT16)}
 
         return cache.get(content_key("image", encoders.identity, key), make)
 

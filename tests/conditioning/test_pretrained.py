@@ -87,7 +87,7 @@ def test_a_tensor_that_transformers_would_draw_is_missed(encoder_folder, tmp_pat
 def test_cached_embeddings_need_no_encoder(encoder_folder, tmp_path, monkeypatch):
     encoders = PretrainedEncoders(encoder_folder, tmp_path / "cache")
     rows = np.arange(6, dtype=np.float32).reshape(2, 3)
-    monkeypatch.setattr(encoders, "_embed", lambda prompt: {"text": rows, "pooled": rows[0]})
+    monkeypatch.setattr(encoders, "embed_prompt", lambda prompt: {"text": rows, "pooled": rows[0]})
     encoders.prompt("a")
     again = PretrainedEncoders(encoder_folder, tmp_path / "cache")
     found = again.prompt("a")

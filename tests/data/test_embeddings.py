@@ -1,6 +1,8 @@
 """Clips with embeddings of pretrained encoders beside them: from videos to an update."""
 
+import os
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -55,8 +57,8 @@ def overrides(encoder_folder, tmp_path, monkeypatch):
         asked.append(picture)
         return np.full((2, 64), picture.mean(), np.float32)
 
-    monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
-    monkeypatch.setattr(PretrainedEncoders, "_see", see)
+    monkeypatch.setattr(PretrainedEncoders, "embed_prompt", embed)
+    monkeypatch.setattr(PretrainedEncoders, "embed_image", see)
     monkeypatch.setattr(PretrainedEncoders, "check", lambda self: None)
     flags = [
         "--config.model.encoders=None",
@@ -78,6 +80,7 @@ def test_from_videos_to_an_update(home, overrides, tmp_path):
     prompts = [x for x in asked if isinstance(x, str)]
     pictures = [x for x in asked if not isinstance(x, str)]
     assert prompts == ["", "video a", "video b"] and len(pictures) == 4  # two windows of 13 frames each
+    assert not list(Path(os.environ["XDG_CACHE_HOME"]).rglob("*.safetensors"))  # the records hold them
     loaded = experiment.load(CONFIG, [*flags, *SHORT])
     datasets = open_datasets(loaded)
     batch = datasets.train[0]

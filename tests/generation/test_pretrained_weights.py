@@ -44,8 +44,8 @@ def encoders(encoder_folder, monkeypatch):
     def embed(self, prompt):
         return {"text": seeded.normal(prompt, (7, 24)), "pooled": seeded.normal(f"{prompt} pooled", (20,))}
 
-    monkeypatch.setattr(PretrainedEncoders, "_embed", embed)
-    monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, picture: seeded.normal("picture", (5, 28)))
+    monkeypatch.setattr(PretrainedEncoders, "embed_prompt", embed)
+    monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, picture: seeded.normal("picture", (5, 28)))
     return encoder_folder
 
 
@@ -115,7 +115,7 @@ def test_what_is_missing_is_named(folder, encoders, tmp_path, capsys):
 
 
 def test_encoders_of_another_width_are_named(folder, encoders, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, picture: np.zeros((5, 9), np.float32))
+    monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, picture: np.zeros((5, 9), np.float32))
     assert generate(folder, encoders, tmp_path / "a.mp4", "--prompt=a") == 2
     assert "the image encoder makes embeddings of width 9" in capsys.readouterr().err
 
@@ -137,7 +137,7 @@ def test_size_by_the_picture_or_by_hand(folder, trained):
 def test_every_way_in_python_embeds_the_picture_itself(folder, encoders, monkeypatch):
     """Not the first frame as the autoencoder shows it: `generate`, `start` and `next_segment` condition alike."""
     seen, read = [], []
-    monkeypatch.setattr(PretrainedEncoders, "_see", lambda self, x: seen.append(x) or seeded.normal("picture", (5, 28)))
+    monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, x: seen.append(x) or seeded.normal("picture", (5, 28)))
     model = mpjax.load(folder / "run", encoders=encoders)
 
     class Recorded:
