@@ -21,6 +21,8 @@ from mpjax.errors import InputError
 
 # Part of every cache key: raise it when the same settings would give other latents.
 ENCODER_VERSION = 3
+# Scores that hold of every piece of a clip; the others were measured on its frames.
+OF_THE_VIDEO = ("enlargement", "shots")
 # An exact reconstruction has no finite PSNR, and JSON no infinity.
 HIGHEST_PSNR = 100.0
 BFLOAT16 = ml_dtypes.bfloat16
@@ -45,14 +47,21 @@ class Measures:
 def cut(clip: Clip, *, segment_pixels: int, max_segments: int) -> Iterator[Clip]:
     """Consecutive clips of at most `max_segments` segments, of `segment_pixels` frames each, and one frame before them.
 
-    Each starts at the frame after the one before; a rest shorter than one segment and that frame is dropped.
+    Each starts at the frame after the one before; a rest shorter than one segment and that frame is dropped. Of the
+    scores, a part of a clip keeps those that hold of it, and `seconds` is its own length.
     """
     first = 0
     while clip.frames - first > segment_pixels:
         segments = min((clip.frames - first - 1) // segment_pixels, max_segments)
         frames = 1 + segments * segment_pixels
         start = clip.start + first / clip.fps
-        yield replace(clip, start=start, end=start + frames / clip.fps, frames=frames, segments=segments)
+        scores = clip.scores
+        if frames != clip.frames:
+            scores = {name: scores[name] for name in OF_THE_VIDEO if name in scores}
+            scores |= {"seconds": frames / clip.fps} if "seconds" in clip.scores else {}
+        yield replace(
+            clip, start=start, end=start + frames / clip.fps, frames=frames, segments=segments, scores=scores
+        )
         first += frames
 
 

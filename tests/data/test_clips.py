@@ -15,6 +15,7 @@ from mpjax.data.clips import encode_folder, encode_list
 from mpjax.data.latents import open_dataset
 from mpjax.data.media import Media
 from mpjax.data.raw.clip import Clip, read_clips, write_clips
+from mpjax.data.raw.filters import SCORES
 from mpjax.data.video import read_frames
 from mpjax.errors import InputError
 from tests.data.media import moving, write_video
@@ -71,6 +72,16 @@ def test_clips_are_cut_as_defined():
     np.testing.assert_allclose([p.start for p in pieces], [1.5, 1.5 + 9 / 12, 1.5 + 18 / 12])
     np.testing.assert_allclose([p.end for p in pieces], [1.5 + 9 / 12, 1.5 + 18 / 12, 1.5 + 23 / 12])
     assert len({p.id for p in pieces}) == 3
+
+
+def test_a_piece_has_no_scores_of_the_whole():
+    scores = dict.fromkeys(SCORES, 0.5) | {"seconds": 14 / 12}
+    pieces = list(cut(clip_of(14, scores=scores), segment_pixels=4, max_segments=2))
+    of_both = {"enlargement": 0.5, "shots": 0.5}
+    assert [p.scores for p in pieces] == [of_both | {"seconds": 9 / 12}, of_both | {"seconds": 5 / 12}]
+    (whole,) = cut(clip_of(9, scores=scores), segment_pixels=4, max_segments=2)
+    assert whole.scores == scores
+    assert next(cut(clip_of(14), segment_pixels=4, max_segments=2)).scores == {}
 
 
 @pytest.mark.parametrize(("count", "lengths"), [(4, []), (5, [1]), (8, [1]), (9, [2]), (10, [2]), (14, [2, 1])])
