@@ -160,7 +160,7 @@ class ClipEncoder:
         """Puts everything into the cache that is not there yet.
 
         Raises:
-            InputError: the video cannot be read, or has fewer frames than the clip.
+            InputError: the video cannot be read, was changed since, or has fewer frames than the clip.
         """
         key = self._key(clip)
         if not cache.holds(key):
@@ -205,6 +205,8 @@ class ClipEncoder:
         return content_key("clip", ENCODER_VERSION, self.codec_id, self.segment_frames, where)
 
     def _encode(self, clip: Clip) -> Arrays:
+        if clip.media.content_hash() != clip.source_hash:
+            raise InputError(f"{clip.media}: is no longer the video that the clip was chosen from; scan it again")
         frames = _Counted(clip_frames(clip, self.deadline_seconds))
         if (first := next(frames, None)) is None:
             raise InputError(f"{clip.media}: no frames at {clip.start:.3f} s; the clip begins behind the video's end")

@@ -48,13 +48,14 @@ def find_clips(
     """
     for number, source in enumerate(sources, 1):
         try:
-            sha256 = source.content_hash()
+            media = Media(path=source.path)
+            sha256 = media.content_hash()
             count, note = _frames(source, sha256, memory, fps, bucket, deadline_seconds)
             if count <= segment_pixels:
                 damage = f" ({note})" if note else ""
                 raise InputError(f"only {count} of the {1 + segment_pixels} frames one segment needs{damage}")
             whole = Clip(
-                media=Media(path=source.path),
+                media=media,
                 name=source.name,
                 start=0.0,
                 end=count / fps,

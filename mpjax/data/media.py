@@ -1,5 +1,6 @@
 """A video as bytes: a file of its own, or one inside an uncompressed tar, read where it lies."""
 
+import functools
 import hashlib
 import io
 from dataclasses import dataclass
@@ -51,20 +52,27 @@ class Media:
         return file if not self.member else _Slice(file, self.offset, self.bytes())
 
     def content_hash(self) -> str:
-        """SHA-256 of the video's bytes in hexadecimal.
+        """SHA-256 of the video's bytes in hexadecimal; a process reads a file for it again only once it has changed.
 
         Raises:
             InputError: it cannot be read.
         """
         self.check()
-        digest = hashlib.sha256()
         try:
-            with self.open() as file:
-                while block := file.read(BLOCK):
-                    digest.update(block)
+            state = self.path.stat()
+            return _content_hash(self, state.st_size, state.st_mtime_ns)
         except OSError as error:
             raise InputError(f"{self}: cannot be read ({error.strerror}); check the disk") from error
-        return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _content_hash(media: Media, size: int, changed: int) -> str:
+    """Of a file of this size and time of change, which only tell its states apart."""
+    digest = hashlib.sha256()
+    with media.open() as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class _Slice(io.RawIOBase):

@@ -280,6 +280,20 @@ def test_a_range_is_dropped_only_where_it_is_the_same(folder, tmp_path):
     assert [(entry["clips"], entry["note"]) for entry in entries] == [(1, note), (3, note)]
 
 
+def test_a_video_that_was_changed_since_is_not_encoded(folder, tmp_path):
+    changed, same = tmp_path / "changed.mp4", Media(path=folder / "b.mp4")
+    changed.write_bytes((folder / "a.mp4").read_bytes())
+    digest = Media(path=changed).content_hash()
+    clips = [clip_of(9, media=m, source_hash=m.content_hash(), name=m.path.name) for m in (Media(path=changed), same)]
+    write_clips(tmp_path / "c.jsonl", clips)
+    changed.write_bytes((folder / "c.mp4").read_bytes())
+    assert Media(path=changed).content_hash() == Media(path=folder / "c.mp4").content_hash() != digest
+    encode_list(tmp_path / "c.jsonl", tmp_path / "out", **LISTED, **SILENT)
+    first, second = json.loads((tmp_path / "out" / "encode_report.json").read_text())["videos"]
+    assert first["reason"] == "is no longer the video that the clip was chosen from; scan it again"
+    assert second["used"] and open_dataset(tmp_path / "out").counts == {"train": 1}
+
+
 def test_scores_go_into_the_record_and_what_a_filter_left_out_stays_out(folder, tmp_path):
     media = Media(path=folder / "a.mp4")
     kept = clip_of(9, media=media, source_hash=media.content_hash(), scores={"motion": 0.5}, caption="x")

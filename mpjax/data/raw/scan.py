@@ -1,6 +1,5 @@
 """Raw material to clips: every listed range is looked at once, split into shots and into whole segments, and judged."""
 
-import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -61,8 +60,6 @@ def scan(
         deadline_seconds: decoding time allowed for an entry.
     """
     seen = Seen()
-    # Ranges of one video mostly follow one another.
-    content_hash = functools.lru_cache(maxsize=64)(lambda media: media.content_hash())
     for entry in entries:
         if entry.problem:
             yield Scanned(entry=entry, problem=entry.problem)
@@ -71,7 +68,7 @@ def scan(
             measured = measure(
                 entry.media, fps=geometry.fps, start=entry.start, end=entry.end, deadline_seconds=deadline_seconds
             )
-            source_hash = content_hash(entry.media)
+            source_hash = entry.media.content_hash()
         except InputError as error:
             yield Scanned(entry=entry, problem=str(error).removeprefix(f"{entry.media}: "))
             continue
