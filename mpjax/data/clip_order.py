@@ -112,7 +112,8 @@ def streams_of(columns: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], wei
         columns: of each dataset: height, width and segments of its clips, int `[n]`.
         weights: how often a dataset is drawn from, relative to the others.
     """
-    exact = [Fraction(weight).limit_denominator(10**6) for weight in weights]
+    # As it is written: 0.1 is a tenth, and however small a weight is, it is not 0.
+    exact = [Fraction(str(float(weight))) for weight in weights]
     streams = []
     for dataset, ((height, width, segments), weight) in enumerate(zip(columns, exact, strict=True)):
         for size in sorted(set(zip(height.tolist(), width.tolist(), strict=True))):

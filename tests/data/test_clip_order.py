@@ -1,6 +1,7 @@
 """Which clips a batch shows, by index alone."""
 
 import collections
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -100,3 +101,11 @@ def test_a_mixture_draws_by_weight_and_each_dataset_evenly():
 def test_no_clips():
     with pytest.raises(InputError, match="no clips"):
         ClipOrder([], batch_size=1, seed=0)
+
+
+@pytest.mark.parametrize(("weights", "share"), [([1e-7, 1e-7], (1, 2)), ([1e-7, 3e-7], (1, 4)), ([0.1, 0.2], (1, 3))])
+def test_weights_count_to_their_last_digit(weights, share):
+    streams = streams_of([columns((SMALL, [1, 2, 3]))] * 2, weights)
+    assert [stream.share for stream in streams] == [Fraction(*share), 1 - Fraction(*share)]
+    order = ClipOrder(streams, batch_size=2, seed=0)
+    assert sum(order[step].dataset == 0 for step in range(12)) == 12 * Fraction(*share)
