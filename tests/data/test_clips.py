@@ -280,6 +280,15 @@ def test_a_range_is_dropped_only_where_it_is_the_same(folder, tmp_path):
     assert [(entry["clips"], entry["note"]) for entry in entries] == [(1, note), (3, note)]
 
 
+def test_a_list_names_its_videos_from_anywhere(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    media = Media(path=Path("a.mp4"))
+    write_clips(tmp_path / "c.jsonl", [clip_of(9, media=media, source_hash=media.content_hash())])
+    monkeypatch.chdir(tmp_path)
+    (clip,) = read_clips(tmp_path / "c.jsonl")
+    assert clip.media.path == folder / "a.mp4"
+
+
 def test_a_video_that_was_changed_since_is_not_encoded(folder, tmp_path):
     changed, same = tmp_path / "changed.mp4", Media(path=folder / "b.mp4")
     changed.write_bytes((folder / "a.mp4").read_bytes())

@@ -60,7 +60,7 @@ class Clip:
 
 
 def write_clips(path: Path, clips: Iterable[Clip]) -> None:
-    """One JSON object a line, in the order given; the file appears at once."""
+    """One JSON object a line, in the order given, with absolute paths; the file appears at once."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(_to_json(clip), sort_keys=True) + "\n" for clip in clips)
@@ -87,7 +87,7 @@ def read_clips(path: Path) -> Iterator[Clip]:
 
 def _to_json(clip: Clip) -> dict[str, Any]:
     values = {name: getattr(clip, name) for name in Clip.__dataclass_fields__ if name not in ("media", "scores")}
-    media: dict[str, Any] = {"path": str(clip.media.path)}
+    media: dict[str, Any] = {"path": str(clip.media.path.absolute())}
     if clip.media.member:
         media |= {"member": clip.media.member, "offset": clip.media.offset, "size": clip.media.size}
     return values | {"media": media, "scores": dict(clip.scores)}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mpjax.data.clip_sources import VIDEO_SUFFIXES, list_sources
@@ -149,15 +150,15 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        table = pq.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no Parquet file; export it again") from error
     number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for values in batch.to_pylist():
-            number += 1
-            yield number, values
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+            for values in batch.to_pylist():
+                number += 1
+                yield number, values
+    except (OSError, ValueError, pa.ArrowException) as error:
+        what = f"damaged after row {number}" if number else "no Parquet file, or a damaged one"
+        raise InputError(f"{path}: {what}; export it again") from error
 
 
 _ROWS = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}

@@ -199,3 +199,15 @@ def test_nothing_there(tmp_path):
         read_entries(tmp_path / "gone")
     with pytest.raises(InputError, match="no video files and no tars"):
         list(read_entries(tmp_path))
+
+
+def test_a_damaged_page_of_parquet_is_one_sentence(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"path": [f"{i:05d}.mp4" for i in range(4000)]}), path, row_group_size=2000)
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset
+    data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"t\.parquet: damaged after row [12]\d\d\d; export it again"):
+        list(read_entries(path))
