@@ -59,9 +59,7 @@ def cut(clip: Clip, *, segment_pixels: int, max_segments: int) -> Iterator[Clip]
         if frames != clip.frames:
             scores = {name: scores[name] for name in OF_THE_VIDEO if name in scores}
             scores |= {"seconds": frames / clip.fps} if "seconds" in clip.scores else {}
-        yield replace(
-            clip, start=start, end=start + frames / clip.fps, frames=frames, segments=segments, scores=scores
-        )
+        yield replace(clip, start=start, end=start + frames / clip.fps, frames=frames, segments=segments, scores=scores)
         first += frames
 
 

@@ -137,7 +137,9 @@ def test_size_by_the_picture_or_by_hand(folder, trained):
 def test_every_way_in_python_embeds_the_picture_itself(folder, encoders, monkeypatch):
     """Not the first frame as the autoencoder shows it: `generate`, `start` and `next_segment` condition alike."""
     seen, read = [], []
-    monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, x: seen.append(x) or seeded.normal("picture", (5, 28)))
+    monkeypatch.setattr(
+        PretrainedEncoders, "embed_image", lambda self, x: seen.append(x) or seeded.normal("picture", (5, 28))
+    )
     model = mpjax.load(folder / "run", encoders=encoders)
 
     class Recorded:

@@ -63,7 +63,7 @@ def write_clips(path: Path, clips: Iterable[Clip]) -> None:
     """One JSON object a line, in the order given, with absolute paths; the file appears at once."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(_to_json(clip), sort_keys=True) + "\n" for clip in clips)
+        file.writelines(json.dumps(clip_to_json(clip), sort_keys=True) + "\n" for clip in clips)
     partial.replace(path)
 
 
@@ -78,14 +78,15 @@ def read_clips(path: Path) -> Iterator[Clip]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield _from_json(json.loads(line))
+                yield clip_from_json(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{path}: line {number} is no clip; write the file anew with `python -m mpjax data scan`"
                 ) from error
 
 
-def _to_json(clip: Clip) -> dict[str, Any]:
+def clip_to_json(clip: Clip) -> dict[str, Any]:
+    """A clip as JSON holds it."""
     values = {name: getattr(clip, name) for name in Clip.__dataclass_fields__ if name not in ("media", "scores")}
     media: dict[str, Any] = {"path": str(clip.media.path.absolute())}
     if clip.media.member:
@@ -93,7 +94,8 @@ def _to_json(clip: Clip) -> dict[str, Any]:
     return values | {"media": media, "scores": dict(clip.scores)}
 
 
-def _from_json(values: dict[str, Any]) -> Clip:
+def clip_from_json(values: dict[str, Any]) -> Clip:
+    """The inverse of `clip_to_json`."""
     media = values["media"]
     return Clip(
         **values

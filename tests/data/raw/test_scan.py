@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,12 +8,14 @@ import pytest
 from mpjax import config
 from mpjax.__main__ import main
 from mpjax.data.media import Media
+from mpjax.data.raw import look
 from mpjax.data.raw.clip import read_clips, write_clips
 from mpjax.data.raw.command import inspect_raw, scan_to_folder
-from mpjax.data.raw.duplicates import Seen
+from mpjax.data.raw.duplicates import Seen, signature
 from mpjax.data.raw.entries import Entry, read_entries
 from mpjax.data.raw.filters import SCORES, Filters
 from mpjax.data.raw.geometry import Geometry
+from mpjax.data.raw.measure import measure
 from mpjax.data.raw.scan import scan
 from mpjax.data.raw.shots import ShotDetector
 from mpjax.data.video import read_frames
@@ -158,7 +161,7 @@ def test_a_sharp_copy_of_what_was_left_out_is_kept(tmp_path):
 
 
 def test_ranges_of_one_video_are_compared_by_their_overlap():
-    seen, pictures = Seen(), np.zeros((9, 18, 32, 3), np.uint8)
+    seen, pictures = Seen(), signature(np.zeros((9, 18, 32, 3), np.uint8))
     assert seen.likeness(pictures, "a", 0.0, 10.0) == 0
     seen.add(pictures, "a", 0.0, 10.0)
     assert seen.likeness(pictures, "a", 10.0, 20.0) == 0
@@ -194,6 +197,85 @@ def test_lists_and_page(odd, tmp_path):
     text = inspect_raw(tmp_path / "out", videos=None, geometry=GEOMETRY, page=tmp_path / "i.html")
     assert f"{len(kept)} items" in text and "48 × 80" in text
     assert (tmp_path / "i.html").read_text().count("<img") == len(kept)
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Two videos, and the first once more."""
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate("ab"):
+        write_video(tmp_path / "in" / f"{name}.mp4", scene(i, 40, pan=(0, 1)))
+    (tmp_path / "in" / "c.mp4").write_bytes((tmp_path / "in" / "a.mp4").read_bytes())
+    return tmp_path / "in"
+
+
+def test_an_interrupted_scan_goes_on_with_the_video_that_it_was_at(three, tmp_path, monkeypatch):
+    looked = []
+
+    def stop_at(limit):
+        def measured(media, **options):
+            looked.append(media.path.name)
+            if len(looked) == limit:
+                raise KeyboardInterrupt
+            return measure(media, **options)
+
+        monkeypatch.setattr(look, "measure", measured)
+
+    scan_to_folder(three, tmp_path / "whole", **SETTINGS, progress=lambda line: None)
+    stop_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=lambda line: None)
+    assert looked == ["a.mp4", "b.mp4"] and not (tmp_path / "out").exists()
+    looked.clear()
+    stop_at(None)
+    scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=lambda line: None)
+    assert looked == ["b.mp4", "c.mp4"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["clips.jsonl", "left_out.jsonl", "scan.html", "scan.json"]
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    (again,) = read_clips(tmp_path / "out" / "left_out.jsonl")
+    assert again.name == "c.mp4" and again.reason.startswith("duplicate")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "whole"]
+
+
+def test_a_finished_scan_is_kept_and_other_settings_are_refused(three, tmp_path, monkeypatch):
+    lines = []
+    scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=lines.append)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(look, "measure", None)
+    scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=lines.append)
+    assert lines[-1].endswith("out: finished already")
+    for change, what in (
+        ({"filters": Filters(most_shots=1)}, "filters"),
+        ({"geometry": replace(GEOMETRY, max_segments=2)}, "geometry"),
+        ({"shots": ShotDetector(unlike=0.5)}, "shots"),
+    ):
+        with pytest.raises(InputError, match=f"already holds a scan of other {what}"):
+            scan_to_folder(three, tmp_path / "out", **SETTINGS | change, progress=lines.append)
+    (three / "b.txt").write_text("a caption")
+    with pytest.raises(InputError, match="a scan of other videos or captions"):
+        scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=lines.append)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(InputError, match="is no finished scan"):
+        scan_to_folder(three, three, **SETTINGS, progress=lines.append)
+
+
+def test_many_clips_are_compared_as_few_are():
+    """Against every signature and every range, one by one."""
+    draw = np.random.default_rng(0)
+    seen, added = Seen(), []
+    for number in range(200):
+        bits, source = draw.integers(0, 256, 48, np.uint8), str(draw.integers(20))
+        start = float(draw.uniform(0, 50))
+        expected = 0.0
+        for other, name, first in added:
+            agree = np.mean(np.unpackbits(bits) == np.unpackbits(other))
+            shared = max(0.0, min(start, first) + 10 - max(start, first)) / 10
+            expected = max(expected, shared if name == source else agree)
+        assert seen.likeness(bits, source, start, start + 10) == pytest.approx(expected), number
+        seen.add(bits, source, start, start + 10)
+        added.append((bits, source, start))
 
 
 def test_nothing_kept_is_an_error_with_a_page(tmp_path):
