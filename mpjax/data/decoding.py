@@ -96,14 +96,14 @@ class Reading:
             except (av.error.FFmpegError, OSError, ValueError) as error:
                 late = self._spent + time.monotonic() - started > self._deadline
                 if isinstance(error, av.error.ExitError) or late:
-                    raise InputError(self._too_slow()) from error
+                    raise _too_slow(self.media, self._deadline) from error
                 if self._count == 0:
                     raise InputError(f"{self.media}: not one frame can be decoded; leave it out") from error
                 note(f"damaged after {count} source frames; the rest is not used")
                 return
             self._spent += time.monotonic() - started
             if self._spent > self._deadline:
-                raise InputError(self._too_slow())
+                raise _too_slow(self.media, self._deadline)
             for frame in frames:
                 # Decoders paint over what they miss. At the start (a stream cut before a key frame) that passes; later
                 # on it is the damage at the end of a broken file.
@@ -123,8 +123,9 @@ class Reading:
                     raise InputError(f"{self.media}: not one frame can be decoded; leave it out")
                 return
 
-    def _too_slow(self) -> str:
-        return f"{self.media}: decoding took longer than {self._deadline:g} s; cut the video into shorter files"
+
+def _too_slow(media: Media, deadline_seconds: float) -> InputError:
+    return InputError(f"{media}: decoding took longer than {deadline_seconds:g} s; cut the video into shorter files")
 
 
 @contextmanager
@@ -136,7 +137,7 @@ def open_video(video: Path | Media, deadline_seconds: float) -> Iterator[Reading
         deadline_seconds: wall-clock time spent opening and decoding; what the caller does in between does not count.
 
     Raises:
-        InputError: no such file, an empty one, one that may not be read, or no video.
+        InputError: no such file, an empty one, one that may not be read, no video, or the deadline passed.
     """
     media = video if isinstance(video, Media) else Media(path=video)
     media.check()
@@ -146,6 +147,8 @@ def open_video(video: Path | Media, deadline_seconds: float) -> Iterator[Reading
     except PermissionError as error:
         raise InputError(f"{media}: may not be read; change its permissions") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, av.error.ExitError):
+            raise _too_slow(media, deadline_seconds) from error
         raise InputError(f"{media}: not a media file, or damaged at the start; leave it out") from error
     with container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
