@@ -89,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
     verb = add_data("inspect", verbs.inspect, "Counts, hours, buckets, segments, captions and frames of a place.")
     verb.add_argument("path", type=Path, metavar="PATH", help=f"{raw}; or what `data scan` or `encode` wrote")
     verb.add_argument("--html", type=Path, help="page to write, with frames")
+    verb.add_argument(
+        "--config", help="whose clips raw material is counted in (default: 24 fps, segments of 36 frames)"
+    )
 
     verb = add("train", verbs.train, "Train a model; the same command again goes on where it stopped.")
     verb.add_argument(

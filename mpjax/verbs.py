@@ -4,9 +4,13 @@ import argparse
 import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpjax.errors import InputError
+
+if TYPE_CHECKING:
+    from mpjax.data.raw.geometry import Geometry
+    from mpjax.experiment import ClipsData
 
 
 def train(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -70,20 +74,14 @@ def encode(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def scan(args: argparse.Namespace, overrides: list[str]) -> None:
     """`mpjax data scan`."""
-    from mpjax import experiment
     from mpjax.data.raw.command import scan_to_folder
 
-    loaded = experiment.load(args.config, overrides)
-    data = loaded.data
-    if not isinstance(data, experiment.ClipsData):
-        raise InputError(
-            f"{args.config}: data.kind is {data.kind!r}, which needs no clips: give a config with kind='clips'"
-        )
+    data, geometry = _clips_of(args.config, overrides)
     scan_to_folder(
         args.input,
         args.output,
         videos=args.videos,
-        geometry=data.geometry(loaded.model.framepack.segment_frames),
+        geometry=geometry,
         filters=data.filters,
         shots=data.shots,
         deadline_seconds=args.deadline,
@@ -97,11 +95,24 @@ def inspect(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.data.raw.command import inspect_raw
     from mpjax.data.raw.geometry import Geometry
 
-    _no_overrides(overrides)
+    if args.config is None:
+        _no_overrides(overrides)
+    geometry = Geometry() if args.config is None else _clips_of(args.config, overrides)[1]
     if (args.path / DATASET_FILE).is_file():
         print(inspect_dataset(args.path).write(args.html))
         return
-    print(inspect_raw(args.path, videos=args.videos, geometry=Geometry(), page=args.html))
+    print(inspect_raw(args.path, videos=args.videos, geometry=geometry, page=args.html))
+
+
+def _clips_of(config: str, overrides: list[str]) -> "tuple[ClipsData, Geometry]":
+    """The data of a config and what its clips are."""
+    from mpjax import experiment
+
+    loaded = experiment.load(config, overrides)
+    data = loaded.data
+    if not isinstance(data, experiment.ClipsData):
+        raise InputError(f"{config}: data.kind is {data.kind!r}, which needs no clips: give a config with kind='clips'")
+    return data, data.geometry(loaded.model.framepack.segment_frames)
 
 
 def generate(args: argparse.Namespace, overrides: list[str]) -> None:
