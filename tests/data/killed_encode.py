@@ -1,9 +1,9 @@
 """Encodes a folder in child processes that are killed at moments drawn at random, until one finishes.
 
-    python tests/data/killed_encode.py VIDEOS OUTPUT SEED RUNS
+    python tests/data/killed_encode.py VIDEOS OUTPUT SEED RUNS operations|seconds
 
-A moment is the place between two of a child's file operations below OUTPUT's parent. Prints as JSON how many children
-were killed, and the operations of the whole run.
+A moment is the place between two of a child's file operations below OUTPUT's parent; or a time since it began, which
+may lie within one of them. Prints as JSON how many children were killed, and the operations of the whole run.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 
 from mpjax import codecs
@@ -46,13 +47,17 @@ def encode(videos: Path, output: Path, die_at: int | None) -> int:
     return count
 
 
-def child(videos: Path, output: Path, die_at: int | None) -> tuple[bool, int]:
-    """(whether a new process finished, its file operations if so)."""
+def child(videos: Path, output: Path, *, die_at: int | None = None, seconds: float | None = None) -> tuple[bool, int]:
+    """(whether a new process finished, its file operations if so); it dies before an operation, or after a time."""
     receive, send = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            if seconds is not None:
+                # From outside of the interpreter, so that it strikes in the middle of native code, too.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, seconds)
             os.write(send, str(encode(videos, output, die_at)).encode())
             status = 0
         finally:
@@ -61,25 +66,30 @@ def child(videos: Path, output: Path, die_at: int | None) -> tuple[bool, int]:
     with os.fdopen(receive) as pipe:
         said = pipe.read()
     _, status = os.waitpid(pid, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGALRM)
     assert killed or status == 0, status
     return not killed, int(said or 0)
 
 
-def main(videos: Path, output: Path, seed: int, runs: int) -> dict[str, int]:
+def main(videos: Path, output: Path, seed: int, runs: int, by: str) -> dict[str, int]:
     """`whole` beside OUTPUT is unbroken; OUTPUT-0, OUTPUT-1, … are killed again and again until they are finished."""
     assembly.SHARD_BYTES = 1200  # several shards
-    finished, operations = child(videos, output.with_name("whole"), None)
+    began = time.monotonic()
+    finished, operations = child(videos, output.with_name("whole"))
+    seconds = time.monotonic() - began
     assert finished
     draw = random.Random(seed)
     killed = 0
     for run in range(runs):
         finished, longest = False, operations // 3
         while not finished:  # the last steps need a longer life than these
-            finished, _ = child(videos, output.with_name(f"{output.name}-{run}"), draw.randrange(longest))
+            die = {"die_at": draw.randrange(longest)}
+            if by == "seconds":
+                die = {"seconds": max(1e-3, seconds * draw.randrange(longest) / operations)}
+            finished, _ = child(videos, output.with_name(f"{output.name}-{run}"), **die)
             killed, longest = killed + (not finished), longest + 10
     return {"killed": killed, "operations": operations}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))
+    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])))
