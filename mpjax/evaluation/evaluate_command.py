@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.companions import COMPANIONS
+from mpjax.evaluation.metrics.kept_scores import KeptScores, content_of
 from mpjax.evaluation.metrics.metric import Score, measure
 from mpjax.evaluation.metrics.pool import pool
 from mpjax.evaluation.metrics.registry import Offer, choose
@@ -20,6 +21,8 @@ OFFERS: tuple[Offer, ...] = (*VBENCH, *COMPANIONS)
 def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     """Runs the verb; `args` are those of `__main__.parser`.
 
+    What `args.out` holds of the same content and settings is not measured again, and what it holds besides stays.
+
     Raises:
         InputError: before any metric is computed.
     """
@@ -30,16 +33,32 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
         raise InputError(f"{args.out} is a file: give --out a folder")
     paths = find_videos(args.videos)
     images = {path: find_image(path, args.images) if args.images else None for path in paths}
-    videos = [
-        with_segments(open_video(path, image=images[path], backward=args.backward), args.segment_frames)
-        for path in paths
-    ]
+    # Before the videos, which are decoded to their end: a missing file is said at once.
     metrics, left_out = choose(OFFERS, args.metrics, args.weights)
-    scores: list[Score] = []
-    for video in videos:
+    names = {metric.name for metric in metrics}
+    kept = KeptScores(
+        args.out,
+        {"backward": args.backward, "segment_frames": args.segment_frames},
+        {offer.name: offer.digest(args.weights) for offer in OFFERS if offer.name in names},
+    )
+    contents = {path: content_of(path, images[path]) for path in paths}
+    videos = {
+        path: with_segments(open_video(path, image=images[path], backward=args.backward), args.segment_frames)
+        for path, content in contents.items()
+        if names - kept.of(content).keys()
+    }
+    for path, video in videos.items():
         say(f"{video.name}: {video.frames} frames, {video.seconds:.1f} s")
-        scores += measure(video, metrics)
-        write_scores(args.out, scores, left_out)
+        done = kept.of(contents[path])
+        if missing := [metric for metric in metrics if metric.name not in done]:
+            kept.add(contents[path], measure(video, missing))
+    if len(videos) < len(paths):
+        say(f"{len(paths) - len(videos)} videos were measured before")
+    kept.name({str(path): content for path, content in contents.items()})
+    found = kept.by_video()
+    scores = [score for of_video in found.values() for score in of_video.values()]
+    left_out = {name: why for name, why in left_out.items() if any(name not in of_video for of_video in found.values())}
+    write_scores(args.out, scores, left_out)
     say(table(scores, left_out))
     say(f"{args.out}: scores.json, scores.csv")
 

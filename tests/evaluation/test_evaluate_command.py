@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import jax
@@ -7,6 +8,10 @@ import pytest
 
 from mpjax.__main__ import main
 from mpjax.data.video_writer import write_part
+from mpjax.evaluation import evaluate_command
+from mpjax.evaluation.metrics.flicker import TemporalFlickering
+from mpjax.evaluation.metrics.metric import measure
+from mpjax.evaluation.metrics.registry import File, Offer
 from mpjax.evaluation.metrics.videos import find_videos, open_video
 from mpjax.evaluation.vbench.amt import AMT
 from tests.evaluation.vbench.golden import torch_shapes
@@ -102,3 +107,83 @@ def test_videos_are_counted_and_found(tmp_path):
     broken = clip.parent / "broken.mp4"
     broken.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     assert main(["evaluate", str(broken), f"--out={tmp_path / 'o'}"]) == 2
+
+
+def test_a_second_call_keeps_what_the_first_one_measured(tmp_path, monkeypatch, capsys):
+    first, second = (write(tmp_path / "clips" / name, count) for name, count in (("a.mp4", 9), ("b.mp4", 12)))
+    out, measured = tmp_path / "out", []
+
+    def counting(video, metrics):
+        measured.append((video.name, [metric.name for metric in metrics]))
+        return measure(video, metrics)
+
+    monkeypatch.setattr(evaluate_command, "measure", counting)
+    run = lambda *words: main(["evaluate", *map(str, words), f"--out={out}"])  # noqa: E731
+    assert run(first, "--metrics=exposure,contrast") == 0
+    whole = json.loads((out / "scores.json").read_text())
+    assert run(first, "--metrics=exposure") == 0 and json.loads((out / "scores.json").read_text()) == whole
+    assert measured == [(str(first), ["exposure", "contrast"])]
+    # Only what is new is measured, and nothing is lost.
+    assert run(first.parent, "--metrics=exposure,tint") == 0
+    assert measured[1:] == [(str(first), ["tint"]), (str(second), ["exposure", "tint"])]
+    assert sorted(_rows(out)) == sorted(
+        [
+            *((str(first), name) for name in ("contrast", "exposure", "tint")),
+            (str(second), "exposure"),
+            (str(second), "tint"),
+        ]
+    )
+    # A video that was written anew is another one, under the old name.
+    before = scores(out)
+    write(first, 15)
+    assert run(first, "--metrics=exposure") == 0 and measured[-1] == (str(first), ["exposure"])
+    assert not any(row[0] == str(first) and row[1] == "tint" for row in _rows(out)) and before["tint"]
+    # Other settings are refused, and leave everything as it is.
+    was = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for flag in ("--backward", "--segment-frames=4"):
+        assert run(first, "--metrics=exposure", flag) == 2
+        assert "give another --out" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == was
+    (out / "settings.json").unlink()
+    assert run(first, "--metrics=exposure") == 2
+
+
+def _rows(folder):
+    return [(row["video"], row["metric"]) for row in json.loads((folder / "scores.json").read_text())["scores"]]
+
+
+def test_a_killed_run_goes_on(tmp_path, monkeypatch):
+    paths = [write(tmp_path / "clips" / name, count) for name, count in (("a.mp4", 9), ("b.mp4", 12))]
+    measured = []
+
+    def killed(video, metrics):
+        if len(measured) == 1:
+            raise KeyboardInterrupt
+        measured.append(video.name)
+        return measure(video, metrics)
+
+    monkeypatch.setattr(evaluate_command, "measure", killed)
+    words = ["evaluate", str(paths[0].parent), "--metrics=exposure", f"--out={tmp_path / 'out'}"]
+    with contextlib.suppress(KeyboardInterrupt):
+        main(words)
+    monkeypatch.setattr(evaluate_command, "measure", lambda *args: measured.append(args[0].name) or measure(*args))
+    assert main(words) == 0 and measured == [str(path) for path in paths] and len(_rows(tmp_path / "out")) == 2
+
+
+def test_other_weights_are_other_settings(clip, tmp_path, monkeypatch, capsys):
+    offer = Offer(
+        name="temporal_flickering", make=lambda _: TemporalFlickering(), files=(File(names=("w.pth",), source="x"),)
+    )
+    monkeypatch.setattr(evaluate_command, "OFFERS", (offer,))
+    codes = []
+    for folder, content in (("one", b"1"), ("same", b"1"), ("other", b"2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "w.pth").write_bytes(content)
+        codes.append(main(["evaluate", str(clip), f"--weights={tmp_path / folder}", f"--out={tmp_path / 'out'}"]))
+    assert codes == [0, 0, 2] and "temporal_flickering was measured with other weights" in capsys.readouterr().err
+
+
+def test_missing_weights_are_said_before_a_video_is_decoded(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate_command, "open_video", lambda *_, **__: pytest.fail("decoded"))
+    assert main(["evaluate", str(clip), "--metrics=dynamic_degree", f"--out={tmp_path / 'o'}"]) == 2
+    assert "raft-things.pth" in capsys.readouterr().err

@@ -2,38 +2,52 @@
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.metric import Score
 from mpjax.evaluation.metrics.pool import pool
+from mpjax.evaluation.whole_files import write_file, write_json
 
 NAME = "scores.json"
 COLUMNS = ("video", "seconds", "metric", "value", "start", "end", "drift", "reason")
 
 
 def write_scores(folder: Path, scores: Sequence[Score], left_out: Mapping[str, str]) -> None:
-    """Writes both files.
+    """Writes both files, each at once or not at all.
 
     Args:
         folder: made if it is not there.
         scores: of all videos.
         left_out: metrics that were asked for by `all` and need files that are not there, and which.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [{**dataclasses.asdict(score), "drift": score.drift} for score in scores]
+    rows = [as_row(score) for score in scores]
     report = {
         "scores": rows,
         "pooled": [dataclasses.asdict(each) for each in pool(scores)],
         "left_out": dict(left_out),
     }
-    (folder / NAME).write_text(json.dumps(report, indent=1) + "\n")
-    with (folder / "scores.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_json(folder / NAME, report)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(folder / "scores.csv", text.getvalue())
+
+
+def as_row(score: Score) -> dict[str, Any]:
+    """A score as plain JSON, with its Δdrift."""
+    return {**dataclasses.asdict(score), "drift": score.drift}
+
+
+def from_row(row: Mapping[str, Any]) -> Score:
+    """The score of `as_row`. Raises `KeyError` or `TypeError` where something is missing or of another kind."""
+    fields = {field.name: row[field.name] for field in dataclasses.fields(Score)}
+    return Score(**{**fields, "values": tuple(row["values"]), "at": tuple(row["at"])})
 
 
 def read_scores(folder: Path) -> list[Score]:
@@ -43,13 +57,8 @@ def read_scores(folder: Path) -> list[Score]:
         InputError: they are not there, or not whole.
     """
     path = folder / NAME
-    fields = [field.name for field in dataclasses.fields(Score)]
     try:
-        rows = json.loads(path.read_text())["scores"]
-        return [
-            Score(**{**{name: row[name] for name in fields}, "values": tuple(row["values"]), "at": tuple(row["at"])})
-            for row in rows
-        ]
+        return [from_row(row) for row in json.loads(path.read_text())["scores"]]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run `evaluate` with --out={folder}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

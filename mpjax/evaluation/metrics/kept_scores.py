@@ -1,0 +1,100 @@
+"""What `evaluate` has measured already, so that a second call measures only what is new.
+
+    OUT/settings.json        what all scores in the folder were measured with
+    OUT/videos.json          which content each video's name stands for
+    OUT/videos/CONTENT.json  the scores of one video; CONTENT is SHA-256 of the video's bytes and its picture's
+
+Nothing is ever removed: a video that was written anew gets a new file, and its name then stands for that one.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from mpjax.data.media import Media
+from mpjax.errors import InputError
+from mpjax.evaluation.metrics.metric import Score
+from mpjax.evaluation.metrics.score_files import NAME, as_row, from_row
+from mpjax.evaluation.whole_files import write_json
+
+
+def content_of(video: Path, image: Path | None) -> str:
+    """SHA-256 in hexadecimal of what is measured: a video, and the picture that it began with.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    parts = [Media(path=path).content_hash() for path in (video, image) if path is not None]
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+class KeptScores:
+    """The scores in an output folder."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], files: Mapping[str, str]):
+        """Reads what is there; writes nothing.
+
+        Args:
+            folder: of the results; need not be there.
+            settings: plain JSON by the name of a flag.
+            files: metric → digest of the files that it reads.
+
+        Raises:
+            InputError: the folder's scores were measured with other settings or files, or are damaged.
+        """
+        self._folder = folder
+        before = _read(folder / "settings.json", {"settings": settings, "files": {}})
+        if not (folder / "settings.json").exists() and (folder / NAME).exists():
+            raise InputError(f"{folder}: its {NAME} does not say how it was measured; give another --out")
+        for name, value in settings.items():
+            if (was := before["settings"].get(name)) != value:
+                raise InputError(f"{folder}: measured with {name} {was}, not {value}; give another --out")
+        for metric, digest in files.items():
+            if before["files"].get(metric, digest) != digest:
+                raise InputError(f"{folder}: {metric} was measured with other weights; give another --out")
+        self._settings = {"settings": dict(settings), "files": {**before["files"], **files}}
+        self._names: dict[str, str] = _read(folder / "videos.json", {})
+
+    def of(self, content: str) -> dict[str, Score]:
+        """Metric → score of a video; empty where it was not measured yet."""
+        rows = _read(self._folder / "videos" / f"{content}.json", [])
+        try:
+            return {row["metric"]: from_row(row) for row in rows}
+        except (KeyError, TypeError) as error:
+            raise _damaged(self._folder / "videos" / f"{content}.json") from error
+
+    def add(self, content: str, scores: Sequence[Score]) -> None:
+        """Keeps further scores of a video."""
+        write_json(self._folder / "settings.json", self._settings)
+        found = {**self.of(content), **{score.metric: score for score in scores}}
+        write_json(self._folder / "videos" / f"{content}.json", [as_row(score) for score in found.values()])
+
+    def name(self, contents: Mapping[str, str]) -> None:
+        """Says which content names stand for; other names keep theirs, unless it is a file's old path."""
+        moved = {(PurePath(name).name, content) for name, content in contents.items()}
+        others = {name: content for name, content in self._names.items() if (PurePath(name).name, content) not in moved}
+        self._names = {**others, **contents}
+        write_json(self._folder / "videos.json", self._names)
+
+    def by_video(self) -> dict[str, dict[str, Score]]:
+        """Name → metric → score of all videos that have a name, in order of the names."""
+        return {
+            name: {metric: dataclasses.replace(score, video=name) for metric, score in self.of(content).items()}
+            for name, content in sorted(self._names.items())
+        }
+
+
+def _read(path: Path, default: Any) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is no file of `evaluate`: give another --out")
