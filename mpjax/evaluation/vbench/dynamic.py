@@ -14,14 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpjax.evaluation.metrics.metric import NotComputed, Part, Probe, Value, Want
+from mpjax.evaluation.metrics.sampling import interval
 
-SAMPLE_FPS = 8
 LONGEST = 0.05
-
-
-def interval(fps: float) -> int:
-    """Every how manieth frame is looked at."""
-    return max(1, round(fps / SAMPLE_FPS))
 
 
 def longest_flow(flow: jax.Array) -> jax.Array:

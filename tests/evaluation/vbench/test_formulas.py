@@ -8,9 +8,10 @@ import pytest
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.flicker import TemporalFlickering
 from mpjax.evaluation.metrics.metric import NotComputed, Part, measure
+from mpjax.evaluation.metrics.sampling import interval
 from mpjax.evaluation.metrics.videos import Video
 from mpjax.evaluation.vbench.consistency import Consistency, Fidelity, consistency, fidelity
-from mpjax.evaluation.vbench.dynamic import DynamicDegree, interval, needed, threshold
+from mpjax.evaluation.vbench.dynamic import DynamicDegree, needed, threshold
 from mpjax.evaluation.vbench.long import Long, SlowFast, SlowFastTable, clips, read_table
 from mpjax.evaluation.vbench.smoothness import MotionSmoothness
 from tests.evaluation.vbench.golden import golden
