@@ -24,7 +24,7 @@ from mpjax.evaluation.statistics import theil_sen_slope
 LUMA = np.asarray([0.2126, 0.7152, 0.0722], np.float32)
 COLUMNS = ("exposure", "contrast", "saturation", "warmth", "tint", "sharpness")
 SLOPE_POINTS = 400  # the slope looks at all pairs of points
-_FLAT = 1e-8  # variance of Y below which a frame has no detail: a sixth of a grey level, squared, and less
+_FLAT = 1e-8  # variance of Y below which a frame has no detail: a fortieth of a grey level, squared, and less
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Level:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SharpnessSlope:
-    """Theil-Sen slope of sharpness, in factors of two a minute: negative where the video blurs."""
+    """Theil-Sen slope of sharpness, in factors of two a minute of generation: negative where the video blurs."""
 
     probe: Appearance
     name: str = "sharpness_slope"
@@ -102,6 +102,8 @@ class SharpnessSlope:
             raise NotComputed("needs two frames that are not flat")
         thin = slice(None, None, -(-len(values) // SLOPE_POINTS))
         minutes = np.asarray(at[thin]) / part.video.fps / 60
+        if part.video.backward:
+            minutes = -minutes
         return Value(value=theil_sen_slope(minutes, np.asarray(values[thin])), values=values, at=at)
 
 
