@@ -6,7 +6,9 @@ Rows are made once and serve every metric and every part of the video that asks 
 last 15 % (Δdrift, PFVG's Eq. 8), the clips of VBench-Long.
 """
 
+import collections
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -19,6 +21,7 @@ At = tuple[int, ...]  # indices of the frames that are looked at together
 IMAGE = -1  # the index of `Video.image`
 
 DRIFT_SHARE = 0.15
+AHEAD = 16  # a frame for which more looks wait is fetched in a reading of its own
 
 
 class Probe(Protocol):
@@ -133,7 +136,7 @@ def drift_parts(video: Video) -> tuple[Part, Part]:
 
 
 def measure(video: Video, metrics: Sequence[Metric]) -> list[Score]:
-    """All metrics of a video in one pass over its frames.
+    """All metrics of a video in one pass over its frames; see `look` for when it is two.
 
     Memory holds the frames that are still to be looked at: the longest reach of one look, and a batch for each probe.
 
@@ -180,17 +183,25 @@ def measure(video: Video, metrics: Sequence[Metric]) -> list[Score]:
 
 
 def look(video: Video, wants: Iterable[Want]) -> Mapping[Probe, Mapping[At, np.ndarray]]:
-    """Every row that is wanted, by probe and place; the video is read once, and not at all if nothing is wanted."""
+    """Every row that is wanted, by probe and place.
+
+    The video is read once, and not at all if nothing is wanted. Where many looks wait for one late frame, as those that
+    compare with the start of a video that was generated backward, that frame is fetched first, in a reading of its own:
+    otherwise all frames before it would be held.
+    """
     places: dict[Probe, set[At]] = {}
     for want in wants:
         places.setdefault(want.probe, set()).update(want.at)
-    due: dict[int, list[tuple[Probe, At]]] = {}  # by the last frame of a place
+    ends = collections.Counter(max(at) for at_all in places.values() for at in at_all if len(at) > 1)
+    ahead = {index for index, count in ends.items() if count > AHEAD}
+    due: dict[int, list[tuple[Probe, At]]] = {}  # by the last frame of a place that is not held by then
     last_use: dict[int, int] = {}
     for probe, at_all in places.items():
         for at in sorted(at_all):
-            due.setdefault(max(at), []).append((probe, at))
+            last = max(set(at) - ahead, default=max(at))
+            due.setdefault(last, []).append((probe, at))
             for index in at:
-                last_use[index] = max(last_use.get(index, IMAGE), max(at))
+                last_use[index] = max(last_use.get(index, IMAGE), last)
     rows: dict[Probe, dict[At, np.ndarray]] = {probe: {} for probe in places}
     waiting: dict[Probe, list[tuple[At, np.ndarray]]] = {probe: [] for probe in places}
     held: dict[int, np.ndarray] = {}
@@ -216,6 +227,9 @@ def look(video: Video, wants: Iterable[Want]) -> Mapping[Probe, Mapping[At, np.n
     if IMAGE in last_use:
         assert video.image is not None, "a metric that looks at the picture raises NotComputed where there is none"
         arrive(IMAGE, video.image)
+    if ahead:
+        early = enumerate(video.read())
+        held.update((index, frame) for index, frame in itertools.islice(early, max(ahead) + 1) if index in ahead)
     if due.keys() - {IMAGE}:
         for index, frame in enumerate(video.read()):
             arrive(index, frame)
