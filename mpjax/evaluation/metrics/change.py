@@ -18,15 +18,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpjax.evaluation.metrics.appearance import LUMA
-from mpjax.evaluation.metrics.metric import NotComputed, Part, Value, Want
-from mpjax.evaluation.metrics.sampling import SAMPLES_PER_SECOND, interval, sampled, whole_video
+from mpjax.evaluation.metrics.metric import DRIFT_SHARE, NotComputed, Part, Value, Want
+from mpjax.evaluation.metrics.sampling import interval, sampled, whole_video
 
 SHORT_SIDE = 90
 BLOCKS = 16
 DEAD = 1 / 255
 """A frame in which no block changes by more than a grey level stands still; sensor noise averages out in a block."""
 
-END_SHARE = 0.15
 NEIGHBOURS = 8  # differences on each side of a join that it is compared with
 _CONTRAST = 1e-5  # variance below which a picture is flat
 _QUIET = 0.1 / 255  # a join in a still scene is compared with this much change at least
@@ -79,7 +78,7 @@ def _blocks(picture: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MotionEnergy:
-    """Mean decorrelation between frames an eighth of a second apart, times 8: how much of the picture changes a second.
+    """Mean decorrelation of neighbouring sampled frames over the seconds between: how much of the picture changes.
 
     The stand-in for dynamic degree where RAFT's weights are missing. It knows no distances: flicker of a texture counts
     as motion, and a small thing counts by its area.
@@ -95,8 +94,9 @@ class MotionEnergy:
 
     def score(self, part: Part, rows: Sequence[np.ndarray]) -> Value:
         """From the first column."""
-        per_second = rows[0][:, 0] * SAMPLES_PER_SECOND
-        return _series(part, per_second)
+        # Not 8 a second but as many as a whole number of frames apart gives: 6 at 12 fps, 7.5 at 30.
+        samples_per_second = part.video.fps / interval(part.video.fps)
+        return _series(part, rows[0][:, 0] * samples_per_second)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,7 +143,7 @@ class ReturnToStart:
         values = 1 - rows[0][:, 0]
         places = sampled(part)
         at = places[:-1] if part.video.backward else places[1:]
-        last = max(1, int(END_SHARE * len(values)))
+        last = max(1, int(DRIFT_SHARE * len(values)))
         end = values[:last] if part.video.backward else values[-last:]
         return Value(value=float(end.mean()), values=tuple(values.tolist()), at=tuple(i - part.start for i in at))
 

@@ -95,6 +95,16 @@ def test_a_frozen_video_is_dead_and_a_moving_one_is_not():
     assert small["dead_motion_rate"].value == 0 and 0 < small["motion_energy"].value < moves["motion_energy"].value
 
 
+def test_motion_energy_is_a_second_whatever_the_frame_rate():
+    # Blocks of 40 px that move at 60 px/s: correlation falls linearly with the way, so by the same in a second.
+    blocks = np.kron(np.random.default_rng(1).integers(0, 256, (9, 8, 3)), np.ones((20, 40, 1))).astype(np.uint8)
+    centred = blocks - blocks.mean((0, 1))
+    beside = (centred * np.roll(centred, 40, axis=1)).mean() / np.square(centred).mean()
+    for fps in (10, 12, 20, 30):
+        frames = [np.roll(blocks, round(60 / fps * i), axis=1) for i in range(2 * fps)]
+        assert scores(frames, float(fps))["motion_energy"].value == pytest.approx(60 / 40 * (1 - beside), rel=0.01), fps
+
+
 def test_levels_and_their_drift():
     frames = [np.clip(FIELD.astype(int) + 2 * i, 0, 255).astype(np.uint8) for i in range(40)]
     found = scores(frames)
@@ -115,6 +125,8 @@ def test_sharpness_slope_is_in_factors_of_two_a_minute():
         ends.append(np.log2(np.square(laplacian[1:-1, 1:-1]).mean() / luma.var()))
     assert found.value == pytest.approx((ends[1] - ends[0]) * 6, rel=0.15) and found.value < -3
     assert found.drift is None  # it is one already
+    back = scores(frames[::-1], backward=True)["sharpness_slope"]  # generated from its end, it blurs as much
+    assert back.value == pytest.approx(found.value) and back.values == found.values[::-1]
 
 
 def test_return_to_start():
@@ -169,7 +181,8 @@ def test_short_and_flat_videos_give_reasons():
     assert black["exposure"].value == 0 and black["sharpness"].value is None and black["dead_motion_rate"].value == 1
 
 
-def test_memory_does_not_grow_with_the_video():
+@pytest.mark.parametrize("backward", [False, True])
+def test_memory_does_not_grow_with_the_video(backward):
     frame = TEXTURE
 
     def read(count):
@@ -180,7 +193,12 @@ def test_memory_does_not_grow_with_the_video():
     peaks = []
     for count in (120, 1440):  # a minute at 24 frames a second
         clip = Video(
-            name="v", fps=24.0, frames=count, read=lambda count=count: read(count), joins=(*range(33, count, 33),)
+            name="v",
+            fps=24.0,
+            frames=count,
+            read=lambda count=count: read(count),
+            joins=(*range(33, count, 33),),
+            backward=backward,
         )
         tracemalloc.start()
         measure(clip, metrics)
