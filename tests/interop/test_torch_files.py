@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -122,6 +123,21 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
     packed = as_file(tmp_path / "b.pth", pickled(), (("0", bytes(16)),), zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match="lacks the numbers"):
         open_tensors(packed)["w"].read()
+
+
+def test_a_word_for_the_byte_order_is_not_unpacked_beyond_its_length(tmp_path):
+    path = as_file(tmp_path / "a.pth", pickled())
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/byteorder", bytes(20_000_000))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="big-endian"):
+        open_tensors(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    good = as_file(tmp_path / "b.pth", pickled())
+    with zipfile.ZipFile(good, "a") as archive:
+        archive.writestr("x/byteorder", "little")
+    assert set(open_tensors(good)) == {"w"}
 
 
 @pytest.mark.parametrize(
