@@ -34,6 +34,12 @@ WON_BY_STANDING_STILL = (
 STILL = 0.5
 """A system that moves less than this share of the most lively one is marked."""
 
+DEAD = 0.9
+"""So is, whatever the others do, one in which nothing moves in this share of the sampled frames or more."""
+
+FAINT = 1e-3
+"""And one whose motion energy is less, a second."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class System:
@@ -120,7 +126,7 @@ def motion_metric(systems: Sequence[System]) -> str | None:
 
 
 def stands_still(systems: Sequence[System]) -> dict[str, bool]:
-    """Whether a system moves less than half as much as the most lively one."""
+    """Whether a system hardly moves at all, or less than half as much as the most lively one."""
     metric = motion_metric(systems)
     if metric is None:
         return {}
@@ -129,7 +135,18 @@ def stands_still(systems: Sequence[System]) -> dict[str, bool]:
         found = [system.motion(metric, video) for video in system.scores[metric]]
         moves[system.name] = float(np.mean([value for value in found if value is not None]))
     most = max(moves.values())
-    return {name: value < STILL * most for name, value in moves.items()}
+    return {
+        system.name: moves[system.name] < STILL * most or _at_rest(system, metric, moves[system.name])
+        for system in systems
+    }
+
+
+def _at_rest(system: System, metric: str, motion: float) -> bool:
+    """Whether a system hardly moves at all, without a look at the others."""
+    dead = system.value("dead_motion_rate")
+    if dead is not None and dead >= DEAD:
+        return True
+    return system.value(metric) == 0 if metric == "dynamic_degree" else motion < FAINT
 
 
 def is_won_by_standing_still(metric: str) -> bool:

@@ -94,7 +94,9 @@ def _caution(systems: Sequence[System]) -> str:
     )
     lazy = [escape(name) for name, still in stands_still(systems).items() if still]
     if lazy:
-        words += f" <strong>{', '.join(lazy)}: less than half the motion of the most lively system.</strong>"
+        words += (
+            f" <strong>{', '.join(lazy)}: less than half the motion of the most lively system, or hardly any.</strong>"
+        )
     return f'<p class="note">{words}</p>'
 
 

@@ -78,6 +78,19 @@ def test_a_system_that_stands_still_is_named_beside_its_numbers(folders, tmp_pat
     assert re.search(r'href="[./]*[^"]*x/lively/a\.mp4"', text)
 
 
+def test_a_system_that_stands_still_is_named_without_a_lively_one_beside_it(folders, tmp_path):
+    assert stands_still(read_systems(folders[:1])) == {"lively": False}
+    assert stands_still(read_systems(folders[1:])) == {"still": True}
+    frozen = [
+        evaluated(tmp_path, "a", [score("a.mp4", "motion_energy", 0.0, values=(0.0, 0.0))]),
+        evaluated(tmp_path, "b", [score("a.mp4", "motion_energy", 0.0, values=(0.0, 0.0))]),
+    ]
+    assert stands_still(read_systems(frozen)) == {"a": True, "b": True}
+    # Flicker has motion energy, but nothing moves.
+    noise = [score("a.mp4", "motion_energy", 2.0), score("a.mp4", "dead_motion_rate", 0.95)]
+    assert stands_still(read_systems([evaluated(tmp_path, "noise", noise)])) == {"noise": True}
+
+
 def test_numbers_are_written_for_machines(folders, tmp_path):
     write_comparison(folders, tmp_path / "out", strips=0)
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]
