@@ -1,7 +1,9 @@
 """The verb `evaluate`: metrics of videos, as tables and files."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.companions import COMPANIONS
@@ -10,7 +12,7 @@ from mpjax.evaluation.metrics.metric import Score, measure
 from mpjax.evaluation.metrics.pool import pool
 from mpjax.evaluation.metrics.registry import Offer, choose
 from mpjax.evaluation.metrics.score_files import write_scores
-from mpjax.evaluation.metrics.videos import find_image, find_videos, open_video, with_segments
+from mpjax.evaluation.metrics.videos import Video, find_image, find_videos, open_video, with_segments
 from mpjax.evaluation.vbench.offers import VBENCH
 
 Say = Callable[[str], None]
@@ -43,9 +45,7 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     )
     contents = {path: content_of(path, images[path]) for path in paths}
     videos = {
-        path: with_segments(open_video(path, image=images[path], backward=args.backward), args.segment_frames)
-        for path, content in contents.items()
-        if names - kept.of(content).keys()
+        path: _open(path, images[path], args) for path, content in contents.items() if names - kept.of(content).keys()
     }
     for path, video in videos.items():
         say(f"{video.name}: {video.frames} frames, {video.seconds:.1f} s")
@@ -61,6 +61,13 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     write_scores(args.out, scores, left_out)
     say(table(scores, left_out))
     say(f"{args.out}: scores.json, scores.csv")
+
+
+def _open(path: Path, image: Path | None, args: argparse.Namespace) -> Video:
+    video = with_segments(open_video(path, image=image, backward=args.backward), args.segment_frames)
+    if args.images and image is None:
+        return dataclasses.replace(video, no_image=f"no picture in {args.images} is called {path.stem}")
+    return video
 
 
 def table(scores: Sequence[Score], left_out: Mapping[str, str]) -> str:

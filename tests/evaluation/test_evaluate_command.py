@@ -1,19 +1,24 @@
 import contextlib
 import json
 
+import av
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mpjax.__main__ import main
+from mpjax.data.clip_sources import VIDEO_SUFFIXES
 from mpjax.data.video_writer import write_part
 from mpjax.evaluation import evaluate_command
+from mpjax.evaluation.metrics import videos
 from mpjax.evaluation.metrics.flicker import TemporalFlickering
 from mpjax.evaluation.metrics.metric import measure
 from mpjax.evaluation.metrics.registry import File, Offer
-from mpjax.evaluation.metrics.videos import find_videos, open_video
+from mpjax.evaluation.metrics.videos import find_image, find_videos, open_video
+from mpjax.evaluation.study import page
 from mpjax.evaluation.vbench.amt import AMT
+from mpjax.evaluation.vbench.consistency import Fidelity
 from tests.evaluation.vbench.golden import torch_shapes
 from tests.fixtures import vbench_cases
 from tests.fixtures.torch_zip import write_zip
@@ -181,6 +186,51 @@ def test_other_weights_are_other_settings(clip, tmp_path, monkeypatch, capsys):
         (tmp_path / folder / "w.pth").write_bytes(content)
         codes.append(main(["evaluate", str(clip), f"--weights={tmp_path / folder}", f"--out={tmp_path / 'out'}"]))
     assert codes == [0, 0, 2] and "temporal_flickering was measured with other weights" in capsys.readouterr().err
+
+
+class Mean:
+    batch = 8
+
+    def __call__(self, frames):
+        return frames[:, 0].mean((1, 2))
+
+
+def test_pictures_are_found_by_name_and_decoded_when_the_video_has_its_turn(tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("prompt.jpg", "prompt-1.png"):
+        save_picture(pictures / name)
+    paths = [write(tmp_path / "clips" / f"{name}.mp4", 9) for name in ("prompt-0", "prompt-1", "alone")]
+    assert [find_image(path, pictures) for path in paths] == [pictures / "prompt.jpg", pictures / "prompt-1.png", None]
+    probe = Mean()
+    offer = Offer(name="i2v", make=lambda: Fidelity(name="i2v", probe=probe, picture_probe=probe))
+    monkeypatch.setattr(evaluate_command, "OFFERS", (offer,))
+    held = []
+    opened = videos.open_video
+
+    def watched(path, **words):
+        video = opened(path, **words)
+        held.append(any(isinstance(value, np.ndarray) for value in vars(video).values()))
+        return video
+
+    monkeypatch.setattr(evaluate_command, "open_video", watched)
+    assert main(["evaluate", *map(str, paths), f"--images={pictures}", f"--out={tmp_path / 'out'}"]) == 0
+    assert held == [False] * 3
+    rows = {row["video"]: row for row in json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]}
+    assert rows[str(paths[0])]["value"] > 0 and rows[str(paths[1])]["value"] > 0
+    assert rows[str(paths[2])]["reason"] == f"no picture in {pictures} is called alone"
+
+
+def save_picture(path):
+    av_frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 90, np.uint8), format="rgb24")
+    av_frame.to_image().save(path)
+
+
+def test_a_folder_has_the_same_videos_for_every_verb(tmp_path):
+    for suffix in VIDEO_SUFFIXES:
+        (tmp_path / f"a{suffix}").touch()
+    assert {path.suffix for path in find_videos([tmp_path])} == set(VIDEO_SUFFIXES)
+    assert set(page.SUFFIXES) <= set(VIDEO_SUFFIXES)
 
 
 def test_missing_weights_are_said_before_a_video_is_decoded(clip, tmp_path, monkeypatch, capsys):

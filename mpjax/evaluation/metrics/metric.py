@@ -226,7 +226,7 @@ def look(video: Video, wants: Iterable[Want]) -> Mapping[Probe, Mapping[At, np.n
 
     if IMAGE in last_use:
         assert video.image is not None, "a metric that looks at the picture raises NotComputed where there is none"
-        arrive(IMAGE, video.image)
+        arrive(IMAGE, video.image())
     if ahead:
         early = enumerate(video.read())
         held.update((index, frame) for index, frame in itertools.islice(early, max(ahead) + 1) if index in ahead)

@@ -1,15 +1,16 @@
 """A video to be evaluated: its frames as they are stored, one at a time, and what a metric must know beside them."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from mpjax.data.clip_sources import VIDEO_SUFFIXES
 from mpjax.data.stored_frames import count_frames, stored_frames
 from mpjax.errors import InputError
 
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -22,7 +23,9 @@ class Video:
         fps: frames per second, the average.
         frames: how many.
         read: gives all frames in display order, uint8 `[height, width, 3]`, each time it is called.
-        image: the picture that it was generated from, uint8 `[height, width, 3]` of any size, or None.
+        image: gives the picture that it was generated from, uint8 `[height, width, 3]` of any size, each time it is
+            called; None without one.
+        no_image: why there is none.
         joins: indices of the frames with which a generated segment begins, 0 left out; empty where unknown.
         backward: it was generated from its end to its beginning.
     """
@@ -31,7 +34,8 @@ class Video:
     fps: float
     frames: int
     read: Callable[[], Iterator[np.ndarray]]
-    image: np.ndarray | None = None
+    image: Callable[[], np.ndarray] | None = None
+    no_image: str = "needs the picture that the video began with: give --images"
     joins: tuple[int, ...] = ()
     backward: bool = False
 
@@ -42,21 +46,27 @@ class Video:
 
 
 def open_video(path: Path, *, image: Path | None = None, joins: tuple[int, ...] = (), backward: bool = False) -> Video:
-    """Reads a video once to count its frames; see `Video` for the arguments.
+    """Reads a video once to count its frames, and its picture once; keeps neither. See `Video` for the arguments.
 
     Raises:
-        InputError: not a video that can be decoded to its end.
+        InputError: not a video that can be decoded to its end, or not a picture.
     """
+    if image is not None:
+        _picture(image)
     frames, fps = count_frames(path)
     return Video(
         name=str(path),
         fps=fps,
         frames=frames,
         read=lambda: stored_frames(path),
-        image=None if image is None else next(stored_frames(image)),
+        image=None if image is None else lambda: _picture(image),
         joins=joins,
         backward=backward,
     )
+
+
+def _picture(path: Path) -> np.ndarray:
+    return next(stored_frames(path))
 
 
 def with_segments(video: Video, segment_frames: int | None) -> Video:
@@ -86,9 +96,9 @@ def find_videos(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in VIDEO_SUFFIXES)
             if not inside:
-                raise InputError(f"{path}: no video in this folder; they end in {', '.join(SUFFIXES)}")
+                raise InputError(f"{path}: no video in this folder; they end in {', '.join(VIDEO_SUFFIXES)}")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -101,8 +111,12 @@ def find_videos(paths: Iterable[Path]) -> list[Path]:
 
 
 def find_image(video: Path, folder: Path) -> Path | None:
-    """The picture in a folder that has the video's name, None if there is none."""
-    for suffix in PICTURES:
-        if (path := folder / f"{video.stem}{suffix}").is_file():
-            return path
+    """The picture in a folder that has the video's name, with or without `-0`, `-1`, … at its end; None if none has.
+
+    VBench numbers the videos that are made of one picture.
+    """
+    for stem in (video.stem, re.sub(r"-\d+$", "", video.stem)):
+        for suffix in PICTURES:
+            if (path := folder / f"{stem}{suffix}").is_file():
+                return path
     return None

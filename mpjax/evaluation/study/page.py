@@ -15,12 +15,13 @@ from html import escape
 from pathlib import Path
 
 from mpjax.data.clip_sources import Source, find_sources
+from mpjax.data.media import Media
 from mpjax.errors import InputError
 from mpjax.evaluation import markup
 from mpjax.evaluation.whole_files import write_file, write_json
 
 QUESTION = "Which video is better?"
-SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".ogv")  # what browsers play
+SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".ogv")  # those of VIDEO_SUFFIXES that browsers play
 
 _STYLE = """
 body { max-width: 100rem; }
@@ -141,7 +142,7 @@ def _systems(folders: Sequence[Path]) -> dict[str, dict[str, Source]]:
 
 
 def _token(system: str, source: Source) -> str:
-    return _hash(system, source.name, source.content_hash()) + source.path.suffix.lower()
+    return _hash(system, source.name, Media(path=source.path).content_hash()) + source.path.suffix.lower()
 
 
 def _hash(*parts: str) -> str:

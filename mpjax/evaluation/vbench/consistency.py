@@ -74,7 +74,7 @@ class Fidelity:
     def wants(self, part: Part) -> Sequence[Want]:
         """The picture and every frame."""
         if part.video.image is None:
-            raise NotComputed("needs the picture that the video began with: give --images")
+            raise NotComputed(part.video.no_image)
         if len(part) < 2:
             raise NotComputed("needs two frames")
         frames = [(i,) for i in range(part.start, part.stop)]

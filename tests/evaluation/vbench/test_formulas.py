@@ -189,5 +189,5 @@ def test_i2v_compares_with_the_picture_of_another_size():
     frames = np.random.default_rng(2).integers(0, 255, (6, 4, 4, 3)).astype(np.uint8)
     picture = np.random.default_rng(3).integers(0, 255, (9, 5, 3)).astype(np.uint8)
     probe = Mean()
-    score = measure(video(frames, image=picture), [Fidelity(name="i2v", probe=probe, picture_probe=probe)])[0]
+    score = measure(video(frames, image=lambda: picture), [Fidelity(name="i2v", probe=probe, picture_probe=probe)])[0]
     assert score.value == pytest.approx(fidelity(picture.mean((0, 1))[None], frames.mean((1, 2))))
