@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mpjax import provenance
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.companions import COMPANIONS
 from mpjax.evaluation.metrics.kept_scores import KeptScores, content_of
@@ -40,7 +41,11 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     names = {metric.name for metric in metrics}
     kept = KeptScores(
         args.out,
-        {"backward": args.backward, "segment_frames": args.segment_frames},
+        {
+            "mpjax": provenance.versions()["mpjax"],
+            "--backward": args.backward,
+            "--segment-frames": args.segment_frames,
+        },
         {offer.name: offer.digest(args.weights) for offer in OFFERS if offer.name in names},
     )
     contents = {path: content_of(path, images[path]) for path in paths}

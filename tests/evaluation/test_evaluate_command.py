@@ -149,8 +149,10 @@ def test_a_second_call_keeps_what_the_first_one_measured(tmp_path, monkeypatch, 
         assert run(first, "--metrics=exposure", flag) == 2
         assert "give another --out" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == was
+    (out / "settings.json").write_text("{}")
+    assert run(first, "--metrics=exposure") == 2 and "settings.json is no file of" in capsys.readouterr().err
     (out / "settings.json").unlink()
-    assert run(first, "--metrics=exposure") == 2
+    assert run(first, "--metrics=exposure") == 2 and "does not say how" in capsys.readouterr().err
 
 
 def _rows(folder):

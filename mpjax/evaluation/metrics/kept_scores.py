@@ -39,7 +39,7 @@ class KeptScores:
 
         Args:
             folder: of the results; need not be there.
-            settings: plain JSON by the name of a flag.
+            settings: plain JSON, by the words that a message calls it by.
             files: metric → digest of the files that it reads.
 
         Raises:
@@ -49,13 +49,17 @@ class KeptScores:
         before = _read(folder / "settings.json", {"settings": settings, "files": {}})
         if not (folder / "settings.json").exists() and (folder / NAME).exists():
             raise InputError(f"{folder}: its {NAME} does not say how it was measured; give another --out")
+        try:
+            settings_before, files_before = {**before["settings"]}, {**before["files"]}
+        except (KeyError, TypeError) as error:
+            raise _damaged(folder / "settings.json") from error
         for name, value in settings.items():
-            if (was := before["settings"].get(name)) != value:
+            if (was := settings_before.get(name)) != value:
                 raise InputError(f"{folder}: measured with {name} {was}, not {value}; give another --out")
         for metric, digest in files.items():
-            if before["files"].get(metric, digest) != digest:
+            if files_before.get(metric, digest) != digest:
                 raise InputError(f"{folder}: {metric} was measured with other weights; give another --out")
-        self._settings = {"settings": dict(settings), "files": {**before["files"], **files}}
+        self._settings = {"settings": dict(settings), "files": {**files_before, **files}}
         self._names: dict[str, str] = _read(folder / "videos.json", {})
 
     def of(self, content: str) -> dict[str, Score]:

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,3 +128,16 @@ def test_scores_come_back_from_disk(tmp_path):
     assert read_scores(tmp_path) == scores
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines[0].startswith("video,seconds,metric,value") and lines[2].endswith("too short")
+
+
+def test_a_kill_while_writing_leaves_the_scores_as_they_were(tmp_path, monkeypatch):
+    scores = measure(video(40), [TemporalFlickering()])
+    write_scores(tmp_path, scores, {})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_scores(tmp_path, [], {})
+    assert read_scores(tmp_path) == scores
