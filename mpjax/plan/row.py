@@ -94,9 +94,10 @@ def compile_row(experiment: Experiment, topology: str, shape: MeshShape, step: s
         lower = lambda: lower_generate_step(experiment, mesh)  # noqa: E731
         operations = generate_operations(experiment, tokens)
     else:
-        stage = experiment.training.stages[int(step.removeprefix("stage ")) - 1]
+        number = int(step.removeprefix("stage "))
+        stage = experiment.training.stages[number - 1]
         videos = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.training.micro_batches
-        lower = lambda: lower_train_step(experiment, stage, mesh, segments)  # noqa: E731
+        lower = lambda: lower_train_step(experiment, number, mesh, segments)  # noqa: E731
         operations = train_operations(experiment, stage, tokens, videos, segments)
     row = Row(
         topology=topology,

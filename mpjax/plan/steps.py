@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mpjax.conditioning.pretrained import IMAGE_TOKENS, TEXT_TOKENS
 from mpjax.data.batch import Batch
 from mpjax.errors import InputError
-from mpjax.experiment import Experiment
+from mpjax.experiment import Experiment, RecallWorldData
 from mpjax.generation.rollout import segment_sampler
 from mpjax.models.autoregressive import start_video
 from mpjax.models.encoders import Condition
@@ -22,10 +22,9 @@ from mpjax.models.flops import Tokens, token_counts
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
-from mpjax.training.curriculum import Stage
-from mpjax.training.gradients import Objective
+from mpjax.training.compiled_step import stage_step
+from mpjax.training.curriculum import total_steps
 from mpjax.training.state import StateFactory
-from mpjax.training.step import make_train_step
 
 
 def topology_devices(name: str) -> list:
@@ -48,10 +47,11 @@ def example_batch(experiment: Experiment, videos: int, segments: int) -> Batch:
     """Shapes and dtypes of a batch, as the data source of the experiment would give it."""
     arch, spec = experiment.model, jax.ShapeDtypeStruct
     frame = (*experiment.latent_size, arch.channels)
+    prompts = segments if isinstance(experiment.data, RecallWorldData) else 1
     return Batch(
         reference=spec((videos, 1, *frame), jnp.float32),
         segments=spec((videos, segments, arch.framepack.segment_frames, *frame), jnp.float32),
-        prompts=_prompts(experiment, (videos, 1)),
+        prompts=_prompts(experiment, (videos, prompts)),
         weight=spec((videos, segments), jnp.float32),
     )
 
@@ -96,26 +96,27 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def lower_train_step(experiment: Experiment, stage: Stage, mesh: Mesh, segments: int) -> jax.stages.Lowered:
-    """One update of a stage: `segments` of one video for every data · fsdp share of the mesh and micro-batch."""
+def lower_train_step(experiment: Experiment, number: int, mesh: Mesh, segments: int) -> jax.stages.Lowered:
+    """One update of a stage: `segments` of one video for every data · fsdp share of the mesh and micro-batch.
+
+    Args:
+        experiment: what runs.
+        number: of the stage, from 1.
+        mesh: devices, which need not be here.
+        segments: of each video.
+    """
     training = experiment.training
+    stage, before = training.stages[number - 1], training.stages[: number - 1]
     videos = mesh.shape["data"] * mesh.shape["fsdp"] * training.micro_batches
     batch = example_batch(experiment, videos, segments)
     denoiser = Denoiser(experiment.model, experiment.guidance)
-    state = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=batch, mesh=mesh).abstract(stage)
-    objective = Objective(
-        denoiser=denoiser, forcing=stage.forcing, time=stage.time, bptt_depth=stage.bptt_depth, given=stage.given
+    factory = StateFactory(
+        denoiser=denoiser, seed=experiment.seed, batch=batch, mesh=mesh, counts_faults=training.nonfinite.counts
     )
-    step = make_train_step(
-        objective,
-        stage.optimizer.transformation(stage.steps),
-        trainable=stage.trainable,
-        ema_decay=training.ema_decay,
-        micro_batches=training.micro_batches,
-        repeat=stage.repeat,
-    )
+    state = factory.abstract(stage)
+    step = stage_step(experiment, stage, denoiser, state, mesh, first_update=total_steps(before))
     with jax.set_mesh(mesh):
-        return jax.jit(step, donate_argnums=0).lower(state, _placed(batch, batch_sharding(mesh, videos)))
+        return step.run.lower(state, _placed(batch, batch_sharding(mesh, videos)))
 
 
 def lower_generate_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowered:

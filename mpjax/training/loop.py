@@ -31,8 +31,8 @@ from mpjax.parallel.rules import batch_sharding
 from mpjax.progress import Progress
 from mpjax.stopping import StopRequest, stop_request
 from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.compiled_step import stage_step
 from mpjax.training.curriculum import Stage, stage_at, total_steps
-from mpjax.training.gradients import Objective
 from mpjax.training.initialize import check_weights, with_weights
 from mpjax.training.instruments import NO_INSTRUMENTS, Instruments, Profile
 from mpjax.training.metrics import Log, MetricsLog, NoLog
@@ -43,7 +43,6 @@ from mpjax.training.observer import Observer
 from mpjax.training.roll_back import last_good
 from mpjax.training.run_folder import claim
 from mpjax.training.state import StateFactory, TrainState
-from mpjax.training.step import make_train_step
 
 Say = Callable[[str], None]
 
@@ -207,30 +206,14 @@ def _run_stage(
 ) -> TrainState:
     """Updates until the stage ends or a stop is requested; saves at intervals and at the end."""
     training, policy = experiment.training, experiment.training.nonfinite
-    objective = Objective(
-        denoiser=denoiser,
-        forcing=stage.forcing,
-        time=stage.time,
-        bptt_depth=stage.bptt_depth,
-        given=stage.given,
-    )
-    # A state goes out as it came in, else the next update would be compiled anew.
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    everywhere = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
-    make_step = functools.partial(
-        make_train_step,
-        objective,
-        trainable=stage.trainable,
-        ema_decay=training.ema_decay,
-        micro_batches=training.micro_batches,
+    compiled = stage_step(
+        experiment,
+        stage,
+        denoiser,
+        state,
+        placement.mesh,
         first_update=last - stage.steps,
-        repeat=stage.repeat,
-        shardings=shardings.params,
-    )
-    train_step = jax.jit(
-        make_step(stage.optimizer.transformation(stage.steps)),
-        donate_argnums=() if check_numerics else 0,
-        out_shardings=(shardings, everywhere),
+        donate=not check_numerics,
     )
 
     def due_at(step: int, stop: bool) -> dict[str, bool]:
@@ -262,7 +245,7 @@ def _run_stage(
         before = state if check_numerics else None
         profile.begin(step + 1)
         with jax.profiler.StepTraceAnnotation("train", step_num=step + 1), jax.transfer_guard("disallow"):
-            state, metrics = train_step(state, placed)
+            state, metrics = compiled.run(state, placed)
         step += 1
         profile.end(step, metrics)
         stop = reached_stop(stopping, step)  # asked once: a stop that comes later finds its update unsaved
@@ -272,7 +255,7 @@ def _run_stage(
         due = due_at(step, stop)
         cause = ""
         if before is not None and not np.isfinite(jax.device_get(metrics["loss"] + metrics["gradient_norm"])):
-            cause = f", where {explain(make_step, before, placed)}"
+            cause = f", where {explain(compiled.make, before, placed)}"
             say(f"update {step} is not finite{cause}")
         if any(due.values()) or cause:
             values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
@@ -297,7 +280,7 @@ def _run_stage(
                 say(f"update {step}: not finite and skipped so far: {skipped}, the first was update {faults.first}")
         # Save last: a run that goes on from here has logged everything up to here, once.
         if due["validate"]:
-            observe.validate(step, objective, state.ema, log)
+            observe.validate(step, compiled.objective, state.ema, log)
         if due["sample"]:
             observe.sample(step, state.ema, log)
         if due["save"]:

@@ -101,5 +101,5 @@ def test_a_generated_segment_is_as_many_evaluations_as_the_sampler_makes():
 def test_the_steps_lower_on_this_machine():
     """They are jitted functions of the experiment alone: no data and no weights are needed."""
     mesh = MeshShape().build()
-    assert "while" in lower_train_step(SMOKE, SMOKE.training.stages[1], mesh, 2).as_text()
+    assert "while" in lower_train_step(SMOKE, 2, mesh, 2).as_text()
     assert "while" in lower_generate_step(SMOKE, mesh).as_text()
