@@ -1,6 +1,7 @@
 """`python -m mpjax plan`: what a step would take on a TPU slice, from the TPU's own compiler on this machine."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Request:
 
     Attributes:
         topology: a slice, `v5p:8x8x8`, or with `search` a chip, `v5p`.
-        mesh: `fsdp=256,context=2`; empty puts all chips on fsdp.
+        mesh: `fsdp=256,context=2`; empty is `default_mesh`.
         steps: `stage 1`, … or `generate`; empty are all stages and `generate`, or with `search` all stages.
         segments: of a video in training.
         search: look for the smallest slice that fits.
@@ -71,13 +72,20 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
         if request.search:
             rows += _search(experiment, request.topology, step, segments, store, say)
         else:
-            shape = parse_mesh(request.mesh) if request.mesh else MeshShape(fsdp=parse_slice(request.topology).size)
+            shape = parse_mesh(request.mesh) if request.mesh else default_mesh(experiment, request.topology, step)
             rows.append(store.row(experiment, request.topology, shape, step, segments))
             say(sentence(rows[-1]))
     if request.out is not None:
         request.out.mkdir(parents=True, exist_ok=True)
         (request.out / "plan.md").write_text(table(rows))
     return rows
+
+
+def default_mesh(experiment: Experiment, topology: str, step: str) -> MeshShape:
+    """All chips on fsdp; to generate one video, context takes as many as divide the heads, and shares its tokens."""
+    size = parse_slice(topology).size
+    context = math.gcd(size, experiment.model.heads) if step == GENERATE else 1
+    return MeshShape(fsdp=size // context, context=context)
 
 
 def _search(experiment: Experiment, chip: str, step: str, segments: int, store: Store, say: Say) -> list[Row]:
@@ -87,12 +95,12 @@ def _search(experiment: Experiment, chip: str, step: str, segments: int, store: 
         return row
 
     trainable = experiment.training.stages[int(step.removeprefix("stage ")) - 1].trainable
-    found = search(experiment, count(experiment, trainable), tokens_of(experiment), chip, compile_one)
-    if found.best is None:
-        say(f"{step}: no slice of {chip} fits")
+    best = search(experiment, count(experiment, trainable), tokens_of(experiment), chip, compile_one)
+    if best is None:
+        say(f"{step}: found no slice of {chip} that fits")
         return []
-    say(f"{step}: the smallest slice of {chip} that fits, and its best mesh:\n{sentence(found.best)}")
-    return [found.best]
+    say(f"{step}: the smallest slice of {chip} found to fit, and the best mesh found there:\n{sentence(best)}")
+    return [best]
 
 
 def count(experiment: Experiment, trainable: str) -> Parameters:

@@ -1,6 +1,7 @@
 """Operations of a step, counted from its shapes (`models.flops`); a step of `train` or of `generate`."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from mpjax.experiment import Experiment
 from mpjax.models.flops import Tokens, velocity_flops
@@ -22,6 +23,14 @@ class Operations:
 
     useful: float
     executed: float
+
+
+def chips_at_work(shape: Mapping[str, int], videos: int) -> int:
+    """Chips of a mesh that share the operations of so many videos; the rest of them repeat what others do.
+
+    Shares of the batch help no further than there are videos; those of a sequence, and of heads, always do.
+    """
+    return min(shape["data"] * shape["fsdp"], videos) * shape["context"] * shape["tensor"]
 
 
 def train_operations(experiment: Experiment, stage: Stage, tokens: Tokens, videos: int, segments: int) -> Operations:

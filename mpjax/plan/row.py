@@ -9,7 +9,7 @@ from mpjax.experiment import Experiment
 from mpjax.parallel.mesh import AXES, MeshShape
 from mpjax.plan.chips import Slice, parse_slice
 from mpjax.plan.hlo import traffic
-from mpjax.plan.operations import generate_operations, train_operations
+from mpjax.plan.operations import chips_at_work, generate_operations, train_operations
 from mpjax.plan.steps import lower_generate_step, lower_train_step, mesh_on, tokens_of, topology_devices
 
 GENERATE = "generate"
@@ -67,6 +67,11 @@ class Row:
     def seconds(self) -> float:
         """A step, if computing, memory and links overlap perfectly."""
         return max(self.compute_seconds, self.memory_seconds, self.link_seconds)
+
+    @property
+    def seconds_a_video(self) -> float:
+        """`seconds` for each video of the batch: what to compare meshes by, as they differ in their batch."""
+        return self.seconds / self.videos
 
     @property
     def mfu(self) -> float:
@@ -132,7 +137,7 @@ def compile_row(experiment: Experiment, topology: str, shape: MeshShape, step: s
         accessed=found.memory,
         moved=found.moved,
         collectives=found.count,
-        compute_seconds=operations.executed / (place.size * place.chip.flops),
+        compute_seconds=operations.executed / (chips_at_work(mesh.shape, videos) * place.chip.flops),
         memory_seconds=found.memory / place.chip.memory_bandwidth,
         link_seconds=sum(found.moved.values()) / place.chip.link_bandwidth,
         kernels={name: count for name, count in found.kernels.items() if "splash" in name},

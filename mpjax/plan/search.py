@@ -1,7 +1,7 @@
-"""The smallest slice of a kind that a step fits, and the best mesh there.
+"""The smallest slice of a kind that a step is found to fit, and the best mesh found there.
 
 A closed form bounds the memory from below and throws out what cannot fit; bisection over the sizes of a slice compiles
-the rest, at most `MOST_COMPILES` programs.
+some of the rest, at most `MOST_COMPILES` programs.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from mpjax.plan.chips import CHIPS, Slice, parse_slice
 from mpjax.plan.row import MOST, Row
 
 MOST_COMPILES = 10
+ATTEMPTS = 2  # meshes, until a slice counts as too small
 Compile = Callable[[Experiment, str, MeshShape], Row]
 
 
@@ -24,14 +25,6 @@ class Parameters:
 
     all: int
     trained: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a search found: the best row on the smallest slice that fits, or None, and all rows it looked at."""
-
-    best: Row | None
-    rows: list[Row]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +74,9 @@ def candidates(experiment: Experiment, parameters: Parameters, tokens: Tokens, p
     return sorted(possible(), key=order)
 
 
-def search(experiment: Experiment, parameters: Parameters, tokens: Tokens, chip: str, compile_one: Compile) -> Found:
+def search(
+    experiment: Experiment, parameters: Parameters, tokens: Tokens, chip: str, compile_one: Compile
+) -> Row | None:
     """Bisects the sizes of a slice, then spends what is left of the budget on faster meshes of the smallest.
 
     Args:
@@ -89,8 +84,13 @@ def search(experiment: Experiment, parameters: Parameters, tokens: Tokens, chip:
         parameters, tokens: of its network.
         chip: as `chips.CHIPS` names it.
         compile_one: compiles a step for (experiment, topology, mesh).
+
+    Returns:
+        The row with the fewest seconds a video of those that fit the smallest slice found; None: nothing fitted. A
+        smaller slice may exist: a slice is given up after `ATTEMPTS` meshes, and what fits none is taken to be too
+        small for all below it.
     """
-    rows: list[Row] = []
+    budget = MOST_COMPILES
     tried: set[tuple[str, Candidate]] = set()
 
     def options(name: str) -> list[Candidate]:
@@ -98,25 +98,34 @@ def search(experiment: Experiment, parameters: Parameters, tokens: Tokens, chip:
         return [option for option in found if (name, option) not in tried]
 
     def compiled(name: str, option: Candidate) -> Row:
+        nonlocal budget
+        budget -= 1
         tried.add((name, option))
         changed = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, remat=option.remat))
-        rows.append(compile_one(changed, name, option.shape))
-        return rows[-1]
+        return compile_one(changed, name, option.shape)
+
+    def fitting(name: str) -> Row | None:
+        """The bound is no measurement: where its least does not fit, the least of another mesh still may."""
+        by_mesh: dict[MeshShape, Candidate] = {}
+        for option in sorted(options(name), key=lambda option: option.least):
+            by_mesh.setdefault(option.shape, option)
+        for option in list(by_mesh.values())[: min(ATTEMPTS, budget)]:
+            if (row := compiled(name, option)).fits:
+                return row
+        return None
 
     names = [f"{chip}:{shape}" for shape in CHIPS[chip].slices]
     low, high, best = 0, len(names), None
-    while low < high and len(rows) < MOST_COMPILES:
+    while low < high and budget:
         middle = (low + high) // 2
-        # If the one that needs least does not fit, none will.
-        least = min(options(names[middle]), key=lambda option: option.least, default=None)
-        if least is not None and (row := compiled(names[middle], least)).fits:
+        if (row := fitting(names[middle])) is not None:
             best, high = row, middle
         else:
             low = middle + 1
     if best is None:
-        return Found(best=None, rows=rows)
-    for option in options(best.topology)[: MOST_COMPILES - len(rows)]:
+        return None
+    for option in options(best.topology)[:budget]:
         row = compiled(best.topology, option)
-        if row.fits and row.seconds < best.seconds:
+        if row.fits and row.seconds_a_video < best.seconds_a_video:
             best = row
-    return Found(best=best, rows=rows)
+    return best

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from mpjax.parallel.mesh import MeshShape
 from mpjax.plan.row import Row, compile_row
 
 PACKAGE = Path(__file__).parents[1]
-Say = Callable[[str], None]
 
 
 def _sources() -> str:
@@ -27,11 +25,10 @@ def _sources() -> str:
 class Store:
     """Compiles rows, or takes them from a folder."""
 
-    def __init__(self, folder: Path, say: Say = print):
+    def __init__(self, folder: Path):
         """`folder` is made when the first row is written."""
-        self._folder, self._say = folder, say
+        self._folder = folder
         self._versions = [_sources(), *(version(name) for name in ("jax", "libtpu"))]
-        self.compiled = 0
 
     def row(self, experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int) -> Row:
         """As `compile_row`."""
@@ -41,7 +38,6 @@ class Store:
         if path.is_file():
             return Row(**json.loads(path.read_text()))
         row = compile_row(experiment, topology, shape, step, segments)
-        self.compiled += 1
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(dataclasses.asdict(row), indent=1))

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -66,7 +67,8 @@ def test_every_stage_and_generation_by_default_and_what_was_compiled_is_kept(com
     said = []
     first = plan(SMOKE, request, said.append)
     assert [found.step for found in first] == ["stage 1", "stage 2", "generate"] and len(said) == 3
-    assert compiler == [("none", "v6e:2x2", MeshShape(fsdp=4), found.step, 2) for found in first]
+    meshes = [MeshShape(fsdp=4), MeshShape(fsdp=4), MeshShape(fsdp=2, context=2)]  # it has two heads
+    assert compiler == [("none", "v6e:2x2", m, found.step, 2) for m, found in zip(meshes, first, strict=True)]
     assert plan(SMOKE, request, said.append) == first and len(compiler) == 3
     plan(SMOKE, dataclasses.replace(request, segments=1), said.append)
     assert len(compiler) == 6  # another length is another program
@@ -136,6 +138,33 @@ def test_a_small_step_through_the_tpu_compiler(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "stage 2 on v5e:2x2, fsdp 2 × tensor 2" in done.stdout and "all-gather" in done.stdout
     assert "| stage 2 | v5e:2x2 |" in (tmp_path / "plan.md").read_text()
+
+
+class Compiled:
+    """A program that does nothing."""
+
+    def compile(self):
+        return self
+
+    def memory_analysis(self):
+        names = ("argument", "output", "alias", "temp", "generated_code")
+        return types.SimpleNamespace(**{f"{name}_size_in_bytes": 0 for name in names})
+
+    def as_text(self):
+        return "ENTRY %main (x: f32[8]) -> f32[8] {\n  ROOT %x = f32[8]{0} parameter(0)\n}"
+
+
+@pytest.mark.parametrize(("sizes", "share"), [((1, 16, 1, 1), 1), ((1, 4, 2, 2), 4), ((2, 4, 2, 1), 2)])
+def test_chips_that_repeat_a_video_do_not_make_it_faster(sizes, share, monkeypatch):
+    """One generated video is shared by context · tensor chips; in training every chip has work of its own."""
+    monkeypatch.setattr(row, "topology_devices", lambda name: [])
+    monkeypatch.setattr(row, "mesh_on", lambda devices, shape: AbstractMesh(sizes, AXES))
+    for name in ("lower_generate_step", "lower_train_step"):
+        monkeypatch.setattr(row, name, lambda *_: Compiled())
+    drawn, trained = (row.compile_row(SMOKE, "v6e:4x4", MeshShape(), step, 2) for step in ("generate", "stage 1"))
+    assert drawn.compute_seconds == drawn.executed / (share * 918e12)
+    assert drawn.mfu == pytest.approx(share / 16)  # nothing is computed again
+    assert trained.compute_seconds == trained.executed / (16 * 918e12)
 
 
 class Lowered:
