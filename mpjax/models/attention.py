@@ -13,12 +13,12 @@ sequence (`parallel.sharded_attention`); the limit holds for its share.
 
 import functools
 import logging
-import math
 
 import jax
 import jax.numpy as jnp
 
 from mpjax.models.attention_kernels import choose
+from mpjax.parallel.pieces import count_pieces, cut, join
 from mpjax.parallel.rules import on_mesh
 from mpjax.parallel.sharded_attention import sharded_attention
 from mpjax.parallel.target import target_device
@@ -52,9 +52,8 @@ def _on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax
     _log(choice.words, logging.DEBUG if device[0] == "cpu" else logging.INFO)
     if choice.kernel:
         return choice.kernel(query, key, value, mask)
-    _, n, heads, _ = query.shape
-    pieces = math.ceil(4 * heads * n * key.shape[1] / LARGEST_SCORES)
-    return _whole(query, key, value, mask) if pieces <= 1 else _in_pieces(query, key, value, mask, pieces)
+    pieces = count_pieces(query, key, LARGEST_SCORES)
+    return _whole(query, key, value, mask) if pieces == 1 else _in_pieces(query, key, value, mask, pieces)
 
 
 @functools.cache
@@ -65,13 +64,6 @@ def _log(words: str, level: int) -> None:
 
 def _in_pieces(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, pieces: int) -> jax.Array:
     """`_whole` for so many pieces of the queries, one after the other."""
-    n, rows = query.shape[1], math.ceil(query.shape[1] / pieces)
-
-    def cut(x: jax.Array) -> jax.Array:
-        """`[b, n, …]` → `[pieces, b, rows, …]`; zeros fill the last piece, and what they give is dropped."""
-        x = jnp.pad(x, [(0, pieces * rows - n if axis == 1 else 0) for axis in range(x.ndim)])
-        return x.reshape(x.shape[0], pieces, rows, *x.shape[2:]).swapaxes(0, 1)
-
     # Keys and values enter in float32, so that the backward pass adds up in float32 what the pieces say of them.
     wide, dtypes = [x.astype(jnp.float32) for x in (key, value)], (key.dtype, value.dtype)
     pairs = mask if mask is not None and mask.ndim == 3 else None
@@ -80,8 +72,8 @@ def _in_pieces(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arr
         key, value = (x.astype(dtype) for x, dtype in zip(wide, dtypes, strict=True))
         return _whole(cuts[0], key, value, mask if pairs is None else cuts[1])
 
-    out = jax.lax.map(jax.checkpoint(piece, prevent_cse=False), (cut(query), None if pairs is None else cut(pairs)))
-    return out.swapaxes(0, 1).reshape(query.shape[0], pieces * rows, *query.shape[2:])[:, :n]
+    inputs = (cut(query, pieces), None if pairs is None else cut(pairs, pieces))
+    return join(jax.lax.map(jax.checkpoint(piece, prevent_cse=False), inputs), query)
 
 
 def _whole(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -12,11 +12,12 @@ values, as in the plain product.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from mpjax.parallel.pieces import count_pieces, cut, join
 
 LOWEST = float(jnp.finfo(jnp.float32).min)
 
@@ -42,8 +43,8 @@ def ring_attention(
 
 
 def _forward(query, key, value, mask, axis, largest_scores):
-    pieces = _pieces(query, key, largest_scores)
-    queries = _cut(query, pieces)
+    pieces = count_pieces(query, key, largest_scores)
+    queries = cut(query, pieces)
     _, b, rows, heads, _ = queries.shape
     state = (
         jnp.zeros(queries.shape, jnp.float32),
@@ -71,16 +72,16 @@ def _forward(query, key, value, mask, axis, largest_scores):
 
     (state, last), _ = jax.lax.scan(step, (state, (key, value, mask)), length=jax.lax.axis_size(axis) - 1)
     out, top, total = absorb(state, last)
-    result = _join(out / jax.vmap(_by_query)(total), query)
+    result = join(out / jax.vmap(_by_query)(total), query)
     return result, (query, key, value, mask, result, top, total)
 
 
 def _backward(axis, largest_scores, kept, cotangent):
     query, key, value, mask, result, top, total = kept
-    pieces = _pieces(query, key, largest_scores)
+    pieces = count_pieces(query, key, largest_scores)
     scale = query.shape[-1] ** -0.5
     delta = jnp.einsum("bnhd,bnhd->bnh", cotangent.astype(jnp.float32), result.astype(jnp.float32))
-    queries, cotangents, deltas = (_cut(x, pieces) for x in (query, cotangent, delta))
+    queries, cotangents, deltas = (cut(x, pieces) for x in (query, cotangent, delta))
 
     def through(gradients: jax.Array, travelling: tuple) -> tuple[jax.Array, tuple]:
         key, value, mask, of_key, of_value = travelling
@@ -109,7 +110,7 @@ def _backward(axis, largest_scores, kept, cotangent):
     zeros = [jnp.zeros(x.shape, jnp.float32) for x in (queries, key, value)]
     start = (zeros[0], (key, value, mask, *zeros[1:]))
     (gradients, (*_, of_key, of_value)), _ = jax.lax.scan(step, start, length=jax.lax.axis_size(axis))
-    return _join(gradients, query), of_key.astype(key.dtype), of_value.astype(value.dtype), None
+    return join(gradients, query), of_key.astype(key.dtype), of_value.astype(value.dtype), None
 
 
 ring_attention.defvjp(_forward, _backward)
@@ -130,22 +131,3 @@ def _pass_on(tree: Any, axis: str) -> Any:
     """Every device's arrays to the next one along the axis."""
     size = jax.lax.axis_size(axis)
     return jax.tree.map(lambda x: jax.lax.ppermute(x, axis, [(i, (i + 1) % size) for i in range(size)]), tree)
-
-
-def _pieces(query: jax.Array, key: jax.Array, largest_scores: int) -> int:
-    """Pieces of the queries whose scores with one block of keys stay within the limit."""
-    _, n, heads, _ = query.shape
-    return max(math.ceil(4 * heads * n * key.shape[1] / largest_scores), 1)
-
-
-def _cut(x: jax.Array, pieces: int) -> jax.Array:
-    """`[b, n, …]` → `[pieces, b, rows, …]`; zeros fill the last piece."""
-    rows = -(-x.shape[1] // pieces)
-    x = jnp.pad(x, [(0, pieces * rows - x.shape[1] if axis == 1 else 0) for axis in range(x.ndim)])
-    return x.reshape(x.shape[0], pieces, rows, *x.shape[2:]).swapaxes(0, 1)
-
-
-def _join(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The inverse of `_cut`, in shape and dtype of `like`."""
-    x = x.swapaxes(0, 1).reshape(like.shape[0], -1, *like.shape[2:])
-    return x[:, : like.shape[1]].astype(like.dtype)
