@@ -1,4 +1,4 @@
-"""The very steps that `train` and `generate` run, lowered for devices that are not here. Nothing is allocated."""
+"""The steps that `train` and `generate` run, lowered for devices that are not here. Nothing is allocated."""
 
 import dataclasses
 import functools

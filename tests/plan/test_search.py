@@ -116,11 +116,14 @@ def test_a_slice_is_not_given_up_for_one_mesh():
     assert best.topology == "v5p:2x2x2"
 
 
-def test_the_budget_of_programs_holds(monkeypatch):
-    monkeypatch.setattr(module, "MOST_COMPILES", 2)
+@pytest.mark.parametrize("overhead", [1.0, 100.0])
+@pytest.mark.parametrize("most", [2, 3])
+def test_the_budget_of_programs_holds(most, overhead, monkeypatch):
+    """Also where nothing fits, and it ends between two meshes of a slice."""
+    monkeypatch.setattr(module, "MOST_COMPILES", most)
     seen = []
-    search(FULL, ALL, TOKENS, "v5p", compiler(times(1.0), seen))
-    assert len(seen) == 2
+    search(FULL, ALL, TOKENS, "v5p", compiler(times(overhead), seen))
+    assert len(seen) == most
 
 
 def test_a_row_fits_into_nine_tenths():
