@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import distributed  # its client has the barriers and keys that `jax.distributed` keeps to itself
 from jax.experimental import multihost_utils
 
@@ -133,7 +134,7 @@ def agree(yes: bool) -> bool:
     """Whether all processes say yes."""
     if jax.process_count() == 1:
         return yes
-    return bool(multihost_utils.process_allgather(jax.numpy.asarray(yes)).all())
+    return bool(multihost_utils.process_allgather(np.asarray(yes)).all())
 
 
 def reached_stop(asked: threading.Event, step: int) -> bool:

@@ -87,7 +87,7 @@ class Checkpoints:
             "ema": ocp.args.StandardSave(state.ema),
             "state": ocp.args.StandardSave(plain),
             "data": ocp.args.JsonSave(
-                {"next_batch": step, "checksums": {name: np.asarray(x).tolist() for name, x in sums.items()}}
+                {"next_batch": step, "sums": {name: np.asarray(x).tolist() for name, x in sums.items()}}
             ),
         }
         if not self._manager.save(step, args=ocp.args.Composite(**items)):
@@ -98,25 +98,39 @@ class Checkpoints:
     def restore(self, step: int, target: TrainState) -> TrainState:
         """Reads a step into the shapes, dtypes and shardings of `target` (arrays or `jax.ShapeDtypeStruct`).
 
+        All processes return or all raise, so that none waits for one that could not read its part.
+
         Raises:
-            Damaged: the arrays are not those that were saved, or not of the step.
+            Damaged: the arrays are not those that were saved, or not of the step; or another process cannot read it.
             Exception: whatever Orbax raises of files that it cannot read.
         """
-        folder, plain = self._folder / str(step), _to_plain(target)
+        failed: Exception | None = None
+        try:
+            ema, state, data = self._read(step, target)
+        except Exception as error:  # a damaged file may raise anything
+            failed = error
+        if not agree(failed is None):  # before the checksums, which all compute together
+            raise failed or Damaged("another process cannot read it")
+        # The first runs saved no sums, or others.
+        sums = {name: np.asarray(checksums(tree)).tolist() for name, tree in (("ema", ema), ("state", state))}
+        wrong = [name for name, values in sums.items() if data.get("sums", sums)[name] != values]
+        if not agree(not wrong):
+            raise Damaged(f"the arrays in {' and '.join(wrong) or 'it'} are not those that were saved")
+        key = jax.random.wrap_key_data(state.pop("key"))
+        return TrainState(ema=ema, key=key, **state)
+
+    def _read(self, step: int, target: TrainState) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """The items `ema`, `state` and `data` of a step, without a wait for other processes."""
+        folder = self._folder / str(step)
         # The handlers themselves: the manager's `restore` ends in a barrier, where others would wait for a process
         # that could not read its part.
         with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
             ema = handler.restore(folder / "ema", args=ocp.args.StandardRestore(target.ema))
-            state = handler.restore(folder / "state", args=ocp.args.StandardRestore(plain))
+            state = handler.restore(folder / "state", args=ocp.args.StandardRestore(_to_plain(target)))
         data = ocp.JsonCheckpointHandler().restore(folder / "data", args=ocp.args.JsonRestore())
         if data["next_batch"] != int(state["step"]) or data["next_batch"] != step:
             raise Damaged("data position and step differ")
-        for name, tree in (("ema", ema), ("state", state)):
-            # The first runs saved none.
-            if "checksums" in data and np.asarray(checksums(tree)).tolist() != data["checksums"][name]:
-                raise Damaged(f"the arrays in {name} are not those that were saved")
-        key = jax.random.wrap_key_data(state.pop("key"))
-        return TrainState(ema=ema, key=key, **state)
+        return ema, state, data
 
     def restore_newest(self, target_at: Callable[[int], TrainState]) -> TrainState | None:
         """The newest step that every process can read; None: nothing was saved. Later ones are set aside.
@@ -129,15 +143,13 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            state, problem = None, "another process cannot read it"
             try:
                 state = self.restore(step, target_at(step))
             except Exception as error:  # a damaged file may raise anything
-                problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            if agree(state is not None):
-                self._set_aside(damaged)
-                return state
-            damaged[step] = problem
+                damaged[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                continue
+            self._set_aside(damaged)
+            return state
         if damaged:
             newest = max(damaged)
             raise InputError(

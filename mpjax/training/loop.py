@@ -240,8 +240,8 @@ def _run_stage(
 
     batches = batches_from(step)
     while True:
-        began(step + 1)
         placed = next(batches)
+        began(step + 1)  # with the batch in hand: whoever hangs in reading is behind those that wait for it
         before = state if check_numerics else None
         profile.begin(step + 1)
         with jax.profiler.StepTraceAnnotation("train", step_num=step + 1), jax.transfer_guard("disallow"):

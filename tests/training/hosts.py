@@ -28,6 +28,7 @@ from tests.training import toy_run
 PROGRAMS = {
     "train": lambda arguments: command_line.main(["train", *arguments]),
     "toy": toy_run.main,
+    "apart": toy_run.read_apart,
     "late": toy_run.meet_late,
 }
 LIMIT = 900.0

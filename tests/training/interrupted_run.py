@@ -7,6 +7,7 @@ WHEN is MOMENT:STEP with the moments
     saved   kill -9 when its checkpoint is complete
     mirrored  as log, with the checkpoints copied to the mirror, too
     term    SIGTERM after the log line of that update
+    read    kill -9 while its batch is read, with a word on how many updates it told the others that it began
     nan     its batch holds a NaN
 """
 
@@ -65,6 +66,18 @@ def arrange(moment, step):
         os.rename = os.replace = guarded
     elif moment == "saved":
         after(Checkpoints, "save", lambda self, n: (self.wait(), die()) if n == step else None)
+    elif moment == "read":
+        on_device, begun = loop.on_device, [0]
+        loop.began = begun.append
+
+        def stuck(batches, place):
+            for n, batch in enumerate(on_device(batches, place), 1):
+                if n == step:
+                    print("began", begun[-1], flush=True)
+                    die()
+                yield batch
+
+        loop.on_device = stuck
     elif moment == "nan":
         read_from = loop.read_from
 

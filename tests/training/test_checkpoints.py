@@ -158,12 +158,25 @@ def test_no_step_at_all_is_no_error(tmp_path):
         assert checkpoints.restore_newest(target_at) is None
 
 
-def test_checksums_see_every_bit_and_know_the_sum():
-    tree = {"a": jnp.arange(5, dtype=jnp.int32), "b": jnp.float32([1.0, -2.0]), "c": jnp.bool_([True, False, True])}
-    want = [10, (0x3F800000 + 0xC0000000) % 2**32, 2]
+def mixed(x):
+    """The finaliser of MurmurHash3 in Python's integers."""
+    x = (x ^ (x >> 16)) * 0x85EBCA6B % 2**32
+    x = (x ^ (x >> 13)) * 0xC2B2AE35 % 2**32
+    return x ^ (x >> 16)
+
+
+def test_checksums_see_every_bit_and_place():
+    assert mixed(1) == 0x514E28B7 and mixed(2) == 0x30F4C306  # published values of fmix32
+    b = np.float32([[1.0, -1.0, 2.0], [0.0, 4.0, -1.0]])
+    tree = {"a": jnp.arange(5, dtype=jnp.int32), "b": jnp.asarray(b), "c": jnp.bool_([True, False, True])}
+    bits = [list(range(5)), b.view(np.uint32).ravel().tolist(), [1, 0, 1]]
+    want = [sum(mixed((x + mixed(n + 1)) % 2**32) for n, x in enumerate(leaf)) % 2**32 for leaf in bits]
     assert checksums(tree).tolist() == want
-    assert checksums({**tree, "b": jnp.float32([1.0, np.nextafter(np.float32(-2), np.float32(0))])}).tolist() != want
-    assert checksums({"h": jnp.bfloat16([1.0, 1.0])}).tolist() == [2 * 0x3F80]
+    nudged = b.copy()
+    nudged[0, 1] = np.nextafter(np.float32(-1), np.float32(0))
+    for other in (nudged, b[::-1], b[:, [1, 0, 2]], b.reshape(3, 2).T.reshape(2, 3)):
+        assert checksums({"b": jnp.asarray(other)}).tolist() != want[1:2]
+    assert checksums({"h": jnp.bfloat16([1.0])}).tolist() == [mixed(0x3F80 + mixed(1))]
 
 
 # -- train --init ----------------------------------------------------------------------------------------------------

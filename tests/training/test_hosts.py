@@ -97,6 +97,16 @@ def test_killed_and_silenced_hosts_end_with_the_bits_of_an_unbroken_run(tmp_path
         np.testing.assert_allclose(mine["train/loss"], theirs["train/loss"], rtol=1e-5)
 
 
+def test_what_one_host_cannot_read_no_host_reads(tmp_path):
+    folder = tmp_path / "run"
+    made, apart = play(tmp_path, [toy(folder), {**toy(folder), "program": "apart"}])
+    assert made["status"] == apart["status"] == [0, 0], (made, apart)
+    first, second = (said.splitlines() for said in apart["stdout"])
+    assert "another process cannot read it" in first and "no route to the disk" in second
+    assert first[-1] == second[-1] == str(toy_run.STEPS - 1)
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir())[-1] == f"damaged-{toy_run.STEPS}"
+
+
 @pytest.mark.slow
 def test_thirty_kills(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

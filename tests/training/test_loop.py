@@ -72,6 +72,12 @@ def test_a_finished_run_returns_at_once(home, first_stage):
     assert time.monotonic() - started < 60 and (folder / "log.jsonl").read_bytes() == before
 
 
+def test_an_update_begins_with_its_batch_in_hand(home, first_stage):
+    """Else the others, who wait for a process that hangs in reading, would be no further than it."""
+    done = interrupt(home, "stuck", "read:3", ":one")
+    assert done.returncode == -9 and done.stdout.endswith("began 2\n"), done.stdout
+
+
 def test_another_experiment_is_refused(home, first_stage, capsys):
     folder, _ = first_stage
     before = (folder / "run.json").read_bytes()

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mpjax.parallel.processes import Processes, barrier, began, is_first, joined
 from mpjax.parallel.rows import local_rows, place_rows
-from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.checkpoints import Checkpoints, Damaged
 from mpjax.training.metrics import MetricsLog, NoLog
 from mpjax.training.state import TrainState
 
@@ -68,14 +69,44 @@ def parse(arguments):
     return parser.parse_args(arguments)
 
 
+def read_apart(arguments):
+    """The newest checkpoint is whole, but the second process cannot read it: first asked for, then on the way in."""
+    args = parse(arguments)
+    with joined(Processes(count=args.processes, timeout=args.timeout)):
+        target, _, split, _ = placed()
+        if not is_first():
+            restore = ocp.StandardCheckpointHandler.restore
+
+            def refuse(handler, folder, **keywords):
+                if f"/{STEPS}/" in str(folder):
+                    raise OSError("no route to the disk")
+                return restore(handler, folder, **keywords)
+
+            ocp.StandardCheckpointHandler.restore = refuse
+        with Checkpoints(args.run / "checkpoints", 2) as checkpoints:
+            try:
+                with jax.set_mesh(split.mesh):  # as on the way back to the last good one
+                    checkpoints.restore(STEPS, target)
+            except (OSError, Damaged) as error:
+                print(error)
+            print(int(checkpoints.restore_newest(lambda _: target).step))
+    return 0
+
+
+def placed():
+    """Shapes, their shardings, and the shardings of rows and of scalars, over all devices."""
+    mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("all"))
+    shapes = jax.eval_shape(fresh)
+    shardings = jax.tree.map(lambda x: split if x.ndim == 2 else whole, shapes)
+    target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    return target, shardings, split, whole
+
+
 def main(arguments):
     args = parse(arguments)
     with joined(Processes(count=args.processes, timeout=args.timeout)):
-        mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
-        whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("all"))
-        shapes = jax.eval_shape(fresh)
-        shardings = jax.tree.map(lambda x: split if x.ndim == 2 else whole, shapes)
-        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+        target, shardings, split, whole = placed()
         step_of = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
         rows = local_rows(split, ROWS)
         with Checkpoints(args.run / "checkpoints", 2) as checkpoints:
@@ -85,8 +116,8 @@ def main(arguments):
             first = int(state.step)
             with MetricsLog(args.run, first) if is_first() else NoLog() as log:
                 for step in range(first, STEPS):
-                    began(step + 1)
                     batch = place_rows(np.stack([row(step, index) for index in rows]), rows, split, ROWS)
+                    began(step + 1)
                     state, loss = step_of(state, batch)
                     log.scalars(step + 1, "train", {"loss": float(loss)})
                     checkpoints.save(state)
