@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpjax import verbs
-from mpjax.errors import InputError
+from mpjax.errors import InputError, LostProcess
 
 
 def _steps(text: str) -> tuple[int, int]:
@@ -283,16 +283,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb; bad input prints one sentence and returns 2, a stop 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Runs a verb; bad input prints a sentence and returns 2, a lost host 75, a stop 130 (Ctrl-C) or 143 (SIGTERM)."""
     args, rest = parser().parse_known_args(arguments)
     log = logging.getLogger("mpjax")
     log.setLevel(logging.INFO)
     log.handlers = [logging.StreamHandler()]  # to stderr: what was chosen for this machine
     try:
         args.run_verb(args, rest)
-    except InputError as error:
+    except (InputError, LostProcess) as error:
         print(f"mpjax {args.verb}: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except KeyboardInterrupt as stop:
         print(f"mpjax {args.verb}: stopped", file=sys.stderr)
         return getattr(stop, "status", 130)  # that of `stopping.Stopped`

@@ -11,8 +11,8 @@ ROOT = Path(mpjax.__path__[0])
 
 # Ground first. Rooms of one floor do not import one another; the longest matching name decides.
 FLOORS = [
-    ["errors"],
-    ["compilation", "config", "diffusion", "parallel", "progress", "provenance", "stopping"],
+    ["errors", "stopping"],
+    ["compilation", "config", "diffusion", "parallel", "progress", "provenance"],
     ["models", "training.nonfinite", "training.optimizer", "training.trainable"],
     ["interop", "training.curriculum"],
     ["codecs", "conditioning"],

@@ -12,29 +12,27 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax._src import distributed  # its client has the barriers and keys that `jax.distributed` keeps to itself
 from jax.experimental import multihost_utils
 
-from mpjax.errors import InputError
+from mpjax.errors import InputError, LostProcess
 from mpjax.parallel.launch_environment import Launch, launch_of
 from mpjax.parallel.watch import Ledger
+from mpjax.stopping import Stopped
 
-LOST_STATUS = 75  # EX_TEMPFAIL: the same command again goes on
 MARGIN = 2
 SPEAK_EVERY = 12  # times within a time-out
 PATIENCE = 24 * 3600.0
+SETTLE = 10.0  # seconds in which a process may still say itself why it ends
 
 Say = Callable[[str], None]
-
-
-class LostProcess(RuntimeError):
-    """Other processes of the group did not come; the message names them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,9 +58,11 @@ class Processes:
 def joined(expected: Processes) -> Iterator[None]:
     """Joins the group for the time of a `with`; call it before anything asks JAX for devices.
 
+    In a group, an exception that all processes did not agree on (`Stopped`) ends this process at once, with a word on
+    stderr: they would otherwise meet once more at the exit, where the others do not come.
+
     Raises:
         InputError: the launcher started another number of processes, or none says where the others are.
-        LostProcess: a process did not come to the end.
     """
     launch = launch_of(os.environ)
     count = 1 if launch is None else launch.count
@@ -77,19 +77,22 @@ def joined(expected: Processes) -> Iterator[None]:
     _connect(launch, expected)
     global _group
     _group = _Group(expected)
+    stopped = None
     try:
         _group.meet()
-        yield
+        try:
+            yield
+        except Stopped as stop:
+            if not _group.stopping:
+                raise
+            stopped = stop
+        _group.end()
     except BaseException as error:
-        if not _group.stopping:
-            _group.leave(error)
-            raise
-        _group.end()
-        raise
-    else:
-        _group.end()
+        _group.leave(error)
     finally:
         _group = None
+    if stopped is not None:
+        raise stopped
 
 
 def is_first() -> bool:
@@ -247,12 +250,30 @@ class _Group:
         self._stop.set()
         jax.distributed.shutdown()
 
-    def leave(self, error: BaseException) -> None:
-        """Tells the others that this process ends, and why, so that they need not wait for it."""
+    def leave(self, error: BaseException) -> NoReturn:
+        """Ends this process, and tells the others why, so that they need not wait for it."""
         self._stop.set()
+        status = getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1)
+        if isinstance(error, (InputError, LostProcess)):
+            print(f"mpjax: {error}", file=sys.stderr)
+        else:
+            traceback.print_exception(error)
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         with suppress(jax.errors.JaxRuntimeError):  # process 0 may be gone
             self._client.key_value_set(f"mpjax/left/{self._index}", text)
+        self._outlast()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    def _outlast(self) -> None:
+        """Process 0 keeps what all say: it stays until the others know why they end, else JAX ends them first."""
+        deadline = time.monotonic() + 2 * self._pause + 2 * SETTLE
+        while self._index == 0 and time.monotonic() < deadline:
+            with suppress(jax.errors.JaxRuntimeError):
+                if len(self._read("mpjax/left").keys() | self._read("mpjax/ends").keys() | {0}) == self._count:
+                    break
+            time.sleep(0.1)
 
     def _read(self, folder: str) -> dict[int, str]:
         return {int(key.rsplit("/", 1)[1]): value for key, value in self._client.key_value_dir_get(folder)}
@@ -281,7 +302,10 @@ class _Group:
             for index, text in heard.items():
                 times, updates = map(int, text.split())
                 self._ledger.hear(index, times, updates, now)
-            if left and not self._stop.wait(min(self._pause, 10)):  # it may be what ends this process, too
+            if left and not self._stop.wait(min(self._pause, SETTLE)):  # it may be what ends this process, too
+                with suppress(jax.errors.JaxRuntimeError):
+                    self._client.key_value_set(f"mpjax/ends/{self._index}", "")
+                self._outlast()
                 _end("; ".join(f"{self._hosts[index]} left: {text}" for index, text in left.items()))
 
     def _watch(self) -> None:
@@ -300,4 +324,4 @@ _group: _Group | None = None
 def _end(words: str) -> None:
     """Ends this process whatever its main thread waits for."""
     print(f"mpjax: {words}; give the same command again to go on", file=sys.stderr, flush=True)
-    os._exit(LOST_STATUS)
+    os._exit(LostProcess.status)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mpjax.errors import InputError
+from mpjax.__main__ import main
+from mpjax.errors import InputError, LostProcess
 from mpjax.parallel import processes
 from mpjax.parallel.processes import Processes
 
@@ -34,6 +35,15 @@ def test_a_lone_process_waits_for_nobody():
         processes.barrier("anything")
         processes.began(3)
         assert processes.is_first() and processes.agree(True) and not processes.agree(False)
+
+
+def test_a_lost_host_is_one_sentence_and_a_status_of_its_own(monkeypatch, capsys):
+    def lose(*_):
+        raise LostProcess("waited 5 s for process 1 on a: look at its log")
+
+    monkeypatch.setattr("mpjax.verbs.train", lose)
+    assert main(["train", "--config=a.py", "--run=a"]) == 75
+    assert capsys.readouterr().err == "mpjax train: waited 5 s for process 1 on a: look at its log\n"
 
 
 @pytest.mark.parametrize(("fields", "said"), [({"count": 0}, "count is 0"), ({"timeout": 0.5}, "timeout is 0.5")])

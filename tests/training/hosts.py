@@ -28,6 +28,7 @@ from tests.training import toy_run
 PROGRAMS = {
     "train": lambda arguments: command_line.main(["train", *arguments]),
     "toy": toy_run.main,
+    "alone": toy_run.fail_alone,
     "apart": toy_run.read_apart,
     "late": toy_run.meet_late,
 }

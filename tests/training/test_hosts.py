@@ -83,9 +83,9 @@ def test_killed_and_silenced_hosts_end_with_the_bits_of_an_unbroken_run(tmp_path
     assert f"mpjax: process 1 on {socket.gethostname()} has said nothing for" in silenced["stderr"][0]
     assert 0.8 * TIMEOUT < silenced["seconds"] < 2 * TIMEOUT
 
-    assert f"LostProcess: waited 5 s at the meeting for process 1 on {socket.gethostname()}" in late["stderr"][0], late
+    assert f"mpjax: waited 5 s at the meeting for process 1 on {socket.gethostname()}" in late["stderr"][0], late
     assert f"mpjax: process 0 on {socket.gethostname()} left: LostProcess" in late["stderr"][1], late
-    assert late["status"][0] != 0 and late["status"][1] == 75, late
+    assert late["status"] == [75, 75], late
 
     for harm, result in zip(harms[1:], killed, strict=True):
         assert all(result["status"][index] == -signal.SIGKILL for index in harm["to"]), result
@@ -105,6 +105,16 @@ def test_what_one_host_cannot_read_no_host_reads(tmp_path):
     assert "another process cannot read it" in first and "no route to the disk" in second
     assert first[-1] == second[-1] == str(toy_run.STEPS - 1)
     assert sorted(p.name for p in (folder / "checkpoints").iterdir())[-1] == f"damaged-{toy_run.STEPS}"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_host_that_fails_alone_ends_with_its_own_status(tmp_path, index):
+    """Even after all have agreed to stop; the other one names it, and neither waits for JAX's exit."""
+    (failed,) = play(tmp_path, [{**toy(tmp_path / str(index), timeout=5), "program": "alone"}])
+    assert failed["status"] == [2 if i == index else 75 for i in (0, 1)], failed
+    assert "mpjax: the disk is full: make room\n" in failed["stderr"][index], failed
+    assert "Traceback" not in failed["stderr"][index], failed
+    assert "left: InputError: the disk is full: make room" in failed["stderr"][1 - index], failed
 
 
 @pytest.mark.slow

@@ -4,6 +4,9 @@ Everything around the update is what `train` uses: processes, rows of each host,
 """
 
 import argparse
+import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +17,10 @@ import optax
 import orbax.checkpoint as ocp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mpjax.parallel.processes import Processes, barrier, began, is_first, joined
+from mpjax.errors import InputError
+from mpjax.parallel.processes import Processes, barrier, began, is_first, joined, reached_stop
 from mpjax.parallel.rows import local_rows, place_rows
+from mpjax.stopping import Stopped
 from mpjax.training.checkpoints import Checkpoints, Damaged
 from mpjax.training.metrics import MetricsLog, NoLog
 from mpjax.training.state import TrainState
@@ -67,6 +72,20 @@ def parse(arguments):
     parser.add_argument("--processes", type=int)
     parser.add_argument("--timeout", type=float)
     return parser.parse_args(arguments)
+
+
+def fail_alone(arguments):
+    """All agree to stop, and then one process fails: `--run=FOLDER/N` says which."""
+    args = parse(arguments)
+    with joined(Processes(count=args.processes, timeout=args.timeout)):
+        asked, step = threading.Event(), 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not reached_stop(asked, step):
+            step += 1
+            barrier("the update")
+        if jax.process_index() == int(args.run.name):
+            raise InputError("the disk is full: make room")
+        raise Stopped(signal.SIGTERM)
 
 
 def read_apart(arguments):
