@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from mpjax.errors import InputError
 from mpjax.parallel.processes import agree, barrier, is_first
@@ -132,24 +133,40 @@ class Checkpoints:
             raise Damaged("data position and step differ")
         return ema, state, data
 
-    def restore_newest(self, target_at: Callable[[int], TrainState]) -> TrainState | None:
+    def restore_newest(
+        self, target_at: Callable[[int], TrainState], fetch: Callable[[int, int], int | None] | None = None
+    ) -> TrainState | None:
         """The newest step that every process can read; None: nothing was saved. Later ones are set aside.
 
         Args:
             target_at: step → what to restore into, as for `restore`.
+            fetch: of the first process, as `Mirror.fetch_newest`: it is asked for a step that cannot be read before an
+                older one is taken.
 
         Raises:
             InputError: there are steps, but none can be read; they stay where they are.
         """
         damaged: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps, fetched = self.steps(), None
+        while steps:
+            step = steps.pop()
             try:
                 state = self.restore(step, target_at(step))
             except Exception as error:  # a damaged file may raise anything
-                damaged[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                continue
-            self._set_aside(damaged)
-            return state
+                problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            else:
+                self._set_aside(damaged)
+                return state
+            self._say(f"warning: checkpoint {step} cannot be read: {problem}")
+            damaged[step] = problem
+            older = max(steps, default=-1)
+            got = None if fetch is None else fetch(step - (step == fetched), older)
+            barrier("fetching a checkpoint", patient=True)
+            fetched = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if got is None else got)))
+            if fetched > older:
+                damaged.pop(fetched, None)  # `fetch` set it aside
+                steps.append(fetched)
+                self._manager.reload()
         if damaged:
             newest = max(damaged)
             raise InputError(

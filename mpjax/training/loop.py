@@ -11,7 +11,7 @@ The same command goes on where it stopped, with the same bits: batch n depends o
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import jax
@@ -120,16 +120,19 @@ def train(
             f"{datasets.max_segments}: the rest of every video is padding; set it to that, or encode longer clips"
         )
 
-    with copy or nullcontext(), Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints:
+    with Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints, ExitStack() as copying:
         if checkpoints.latest() == total:
+            copying.enter_context(copy or nullcontext())
             say(f"{folder}: finished already, {total} updates")
             return total
 
         # -- State: a checkpoint, else --init, else scratch ----------------------------------------------------------
         # A checkpoint carries the optimizer state of the stage that made its last update.
         restored = checkpoints.restore_newest(
-            lambda step: factory.abstract(stages[stage_at(stages, max(step - 1, 0))[0]])
+            lambda step: factory.abstract(stages[stage_at(stages, max(step - 1, 0))[0]]),
+            None if copy is None else copy.fetch_newest,
         )
+        copying.enter_context(copy or nullcontext())  # only now: what is damaged here must not be copied there
         if restored is None:
             state = factory.create(stages[0])
             if init is not None:

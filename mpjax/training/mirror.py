@@ -78,34 +78,60 @@ class Mirror:
         if log is not None:
             (self._folder / "log.jsonl").write_bytes(log)
 
-    def fetch_newest(self) -> None:
-        """Copies the newest remote step that is whole into the run folder, unless that has one as new."""
-        local = max(steps_of(self._folder), default=-1)
-        for step in reversed(self._complete()):
-            if step <= local:
-                return
-            problem = self._fetch(step)
-            if problem is None:
-                self._say(f"checkpoint {step} fetched from {self._remote}")
-                return
-            self._say(f"warning: checkpoint {step} of {self._remote} is damaged and left out: {problem}")
+    def fetch_newest(self, newest: int | None = None, above: int | None = None) -> int | None:
+        """Copies the newest remote step that is whole into the run folder; a damaged one is struck off the store.
+
+        Args:
+            newest: the last step to look at (default: any).
+            above: only steps after this one (default: after those of the run folder).
+
+        Returns:
+            The step, None for none. A step of the run folder in its place is set aside as `damaged-N`.
+
+        Raises:
+            InputError: the store cannot be read, or the run folder cannot be written.
+        """
+        if above is None:
+            above = max(steps_of(self._folder), default=-1)
+        for left in (self._folder / "checkpoints").glob("fetched-*"):
+            shutil.rmtree(left)  # by a fetch that was killed
+        try:
+            for step in reversed(self._complete()):
+                if step <= above:
+                    return None
+                if newest is not None and step > newest:
+                    continue
+                problem = self._fetch(step)
+                if problem is None:
+                    self._say(f"checkpoint {step} fetched from {self._remote}")
+                    return step
+                self._say(f"warning: checkpoint {step} of {self._remote} is damaged and left out: {problem}")
+                self._store.rm_file(self._manifest(step))  # it neither counts nor stands in the way of a whole one
+        except InputError:
+            raise
+        except Exception as error:  # every store has errors of its own
+            raise self._unreadable(error) from error
+        return None
 
     def _fetch(self, step: int) -> str | None:
         """Copies one step; what was wrong with it, None for nothing."""
-        manifest = self._read(self._manifest(step))
-        target = self._folder / "checkpoints" / f"fetched-{step}"
-        shutil.rmtree(target, ignore_errors=True)
+        place = self._folder / "checkpoints" / str(step)
+        target = place.with_name(f"fetched-{step}")
         try:
-            for name, (size, digest) in json.loads(manifest or b"")["files"].items():
+            for name, (size, digest) in json.loads(self._read(self._manifest(step)) or b"")["files"].items():
                 path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._store.get_file(f"{self._root}/checkpoints/{step}/{name}", str(path))
                 if path.stat().st_size != size or _digest(path) != digest:
                     raise ValueError(f"{name} is not what was copied there")
-        except (OSError, ValueError, KeyError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
             shutil.rmtree(target, ignore_errors=True)
             return f"{type(error).__name__}: {error}"
-        target.rename(self._folder / "checkpoints" / str(step))
+        if place.exists():
+            aside = place.with_name(f"damaged-{step}")
+            shutil.rmtree(aside, ignore_errors=True)
+            place.rename(aside)
+        target.rename(place)
         return None
 
     # -- There: run folder → remote -----------------------------------------------------------------------------------
@@ -196,7 +222,10 @@ class Mirror:
         except FileNotFoundError:
             return None
         except Exception as error:  # no credentials, no network, no bucket: every store has errors of its own
-            raise InputError(f"--mirror={self._remote} cannot be read: {' '.join(str(error).split())[:300]}") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> InputError:
+        return InputError(f"--mirror={self._remote} cannot be read: {' '.join(str(error).split())[:300]}")
 
 
 def _digest(path: Path) -> str:

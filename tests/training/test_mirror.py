@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from mpjax.errors import InputError
+from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.mirror import Mirror
 from mpjax.weights import COMPLETE
 from tests.training import runs
+from tests.training.test_checkpoints import data_files, flip_a_bit, state_at, target_at, write
 
 
 @pytest.fixture
@@ -100,6 +102,66 @@ def test_a_remote_step_that_is_not_whole_is_left_out(tmp_path, memory, harm):
     assert said[-1] == f"checkpoint 3 fetched from {memory}"
     assert ("checkpoint 5" in said[0] and "damaged and left out" in said[0]) == (harm != "no manifest")
     assert sorted(p.name for p in (there / "checkpoints").iterdir()) == ["3"]
+
+
+@pytest.mark.parametrize("manifest", [None, b"[]", b'{"files": {"a": 3}}'])
+def test_a_damaged_remote_step_is_sent_anew_and_drives_no_good_one_out(tmp_path, memory, manifest):
+    here, there = tmp_path / "here", tmp_path / "there"
+    describe(here)
+    for number in (3, 5):
+        step(here, number)
+    send(here, memory)
+    store, root = fsspec.core.url_to_fs(memory)
+    if manifest is None:
+        store.pipe_file(f"{root}/checkpoints/5/ema/d/block", b"x")
+    else:
+        store.pipe_file(f"{root}/checkpoints/5.json", manifest)
+    assert fetch(there, memory)[-1] == f"checkpoint 3 fetched from {memory}"
+    step(there, 4)
+    send(there, memory, keep=1)
+    assert "4.json" in remote_steps(memory) and "5.json" not in remote_steps(memory)
+    step(there, 5)
+    send(there, memory, keep=1)
+    assert fetch(tmp_path / "third", memory) == [f"checkpoint 5 fetched from {memory}"]
+
+
+def test_a_fetch_that_was_killed_and_one_that_the_store_refuses(tmp_path, memory, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    describe(here)
+    step(here, 3)
+    send(here, memory)
+    (there / "checkpoints" / "fetched-2").mkdir(parents=True)
+    (there / "checkpoints" / "3").mkdir()  # not finished
+    mirror = Mirror(there, memory)
+
+    def refuse(*_):
+        raise ConnectionError("no route")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="cannot be read: no route"):
+        patch.setattr(mirror._store, "get_file", refuse)
+        mirror.fetch_newest()
+    assert "3.json" in remote_steps(memory)
+    assert mirror.fetch_newest() == 3
+    assert sorted(p.name for p in (there / "checkpoints").iterdir()) == ["3", "damaged-3"]
+
+
+@pytest.mark.parametrize("remote", [(1, 2, 3), (1, 2), (0, 1)])
+def test_a_step_damaged_here_comes_from_the_store(tmp_path, memory, remote):
+    """That very step, or the newest before it that the store has."""
+    write(tmp_path, *(state_at(n, seed=n, head=(64, 64)) for n in (0, 1, 2, 3)), keep=4)
+    with Mirror(tmp_path, memory, keep=4):
+        pass
+    store, root = fsspec.core.url_to_fs(memory)
+    for number in {0, 1, 2, 3} - set(remote):
+        store.rm_file(f"{root}/checkpoints/{number}.json")
+    for number in (0, 1, 2, 3):
+        flip_a_bit(data_files(tmp_path, number)[0])
+    mirror = Mirror(tmp_path, memory, say=lambda _: None)
+    with Checkpoints(tmp_path / "checkpoints", 4, say=lambda _: None) as checkpoints:
+        state = checkpoints.restore_newest(target_at, mirror.fetch_newest)
+        assert int(state.step) == checkpoints.latest() == max(remote)
+    aside = {p.name for p in (tmp_path / "checkpoints").glob("damaged-*")}
+    assert aside == {f"damaged-{number}" for number in range(max(remote), 4)}
 
 
 def test_a_step_that_vanishes_while_it_is_sent_is_forgotten(tmp_path, memory, monkeypatch):
