@@ -46,7 +46,8 @@ class Rollout:
         """
         self.codec = codec
         self._mesh = mesh if mesh is not None and mesh.size > 1 else None
-        self._params = jax.device_put(params)
+        # On a mesh they lie where they belong, over several processes too.
+        self._params = jax.device_put(params) if self._mesh is None else params
         self._pack = denoiser.architecture.framepack
 
         self._start = self._compiled(functools.partial(start_video, denoiser))

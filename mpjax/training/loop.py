@@ -120,7 +120,7 @@ def train(
             f"{datasets.max_segments}: the rest of every video is padding; set it to that, or encode longer clips"
         )
 
-    with Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints, ExitStack() as copying:
+    with ExitStack() as copying, Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints:
         if checkpoints.latest() == total:
             copying.enter_context(copy or nullcontext())
             say(f"{folder}: finished already, {total} updates")
