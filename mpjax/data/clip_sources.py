@@ -1,6 +1,5 @@
 """The video files of a folder and what is said about them."""
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -30,21 +29,6 @@ class Source:
     name: str
     caption: str
     bytes: int
-
-    def content_hash(self) -> str:
-        """SHA-256 of the file in hexadecimal.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        # A named pipe would block for ever.
-        if not self.path.is_file():
-            raise InputError(f"{self.path}: no such file")
-        try:
-            with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
 
 
 def find_sources(folder: Path) -> list[Source]:

@@ -13,10 +13,9 @@ from mpjax.diffusion.forcing import AnyForcing, Teacher
 from mpjax.evaluation.statistics import median_interval
 from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
+from mpjax.training.compiled_step import stage_step
 from mpjax.training.curriculum import total_steps
-from mpjax.training.gradients import Objective
 from mpjax.training.state import StateFactory, TrainState
-from mpjax.training.step import make_train_step
 
 
 def paired_step_times(reference: Experiment, other: Experiment, *, pairs: int = 60) -> dict:
@@ -82,16 +81,12 @@ def _compiled(experiment: Experiment) -> tuple[Callable, TrainState, Batch]:
     denoiser = Denoiser(experiment.model, experiment.guidance)
     batch = datasets.train[total_steps(training.stages) - 1]
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
-    factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=experiment.mesh.build())
-    objective = Objective(
-        denoiser=denoiser, forcing=stage.forcing, time=stage.time, bptt_depth=stage.bptt_depth, given=stage.given
-    )
-    step = make_train_step(
-        objective,
-        stage.optimizer.transformation(stage.steps),
-        trainable=stage.trainable,
-        ema_decay=training.ema_decay,
-        micro_batches=training.micro_batches,
-        repeat=stage.repeat,
-    )
-    return jax.jit(step), factory.create(stage), jax.device_put(batch)
+    mesh = experiment.mesh.build()
+    state = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh).create(stage)
+    step = stage_step(experiment, stage, denoiser, state, mesh, first_update=0, donate=False).run
+
+    def on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
+        with jax.set_mesh(mesh):
+            return step(state, batch)
+
+    return on_mesh, state, jax.device_put(batch)

@@ -11,7 +11,7 @@ The same command goes on where it stopped, with the same bits: batch n depends o
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -122,7 +122,8 @@ def train(
 
     with ExitStack() as copying, Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints:
         if checkpoints.latest() == total:
-            copying.enter_context(copy or nullcontext())
+            if copy is not None:
+                copying.enter_context(copy)
             say(f"{folder}: finished already, {total} updates")
             return total
 
@@ -132,7 +133,8 @@ def train(
             lambda step: factory.abstract(stages[stage_at(stages, max(step - 1, 0))[0]]),
             None if copy is None else copy.fetch_newest,
         )
-        copying.enter_context(copy or nullcontext())  # only now: what is damaged here must not be copied there
+        if copy is not None:  # only now: what is damaged here must not be copied there
+            copying.enter_context(copy)
         if restored is None:
             state = factory.create(stages[0])
             if init is not None:

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from mpjax.data.clip_sources import find_sources
+from mpjax.data.media import Media
 from mpjax.errors import InputError
 
 
@@ -29,9 +30,11 @@ def test_names_captions_and_order(tmp_path):
         ("odd.bin", "o", 5),
     ]
     # printf 12345 | sha256sum
-    assert sources[0].content_hash() == "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5"
+    assert (
+        Media(path=sources[0].path).content_hash() == "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5"
+    )
     with pytest.raises(InputError, match=r"gone.mp4: no such file"):
-        sources[3].content_hash()
+        Media(path=sources[3].path).content_hash()
 
 
 def test_names_that_are_no_unicode_become_text(tmp_path):

@@ -45,6 +45,15 @@ def send(folder, remote, **keywords):
         pass
 
 
+def send_two_steps(folder, remote):
+    """Steps 3 and 5 of a run, here and there; gives the store and the run's place in it."""
+    describe(folder)
+    for number in (3, 5):
+        step(folder, number)
+    send(folder, remote)
+    return fsspec.core.url_to_fs(remote)
+
+
 def fetch(folder, remote):
     said = []
     mirror = Mirror(folder, remote, say=said.append)
@@ -86,11 +95,7 @@ def test_the_remote_keeps_what_the_run_keeps(tmp_path, memory):
 @pytest.mark.parametrize("harm", ["cut", "changed", "gone", "no manifest"])
 def test_a_remote_step_that_is_not_whole_is_left_out(tmp_path, memory, harm):
     here, there = tmp_path / "here", tmp_path / "there"
-    describe(here)
-    for number in (3, 5):
-        step(here, number)
-    send(here, memory)
-    store, root = fsspec.core.url_to_fs(memory)
+    store, root = send_two_steps(here, memory)
     block = f"{root}/checkpoints/5/ema/d/block"
     if harm == "no manifest":
         store.rm_file(f"{root}/checkpoints/5.json")
@@ -107,11 +112,7 @@ def test_a_remote_step_that_is_not_whole_is_left_out(tmp_path, memory, harm):
 @pytest.mark.parametrize("manifest", [None, b"[]", b'{"files": {"a": 3}}'])
 def test_a_damaged_remote_step_is_sent_anew_and_drives_no_good_one_out(tmp_path, memory, manifest):
     here, there = tmp_path / "here", tmp_path / "there"
-    describe(here)
-    for number in (3, 5):
-        step(here, number)
-    send(here, memory)
-    store, root = fsspec.core.url_to_fs(memory)
+    store, root = send_two_steps(here, memory)
     if manifest is None:
         store.pipe_file(f"{root}/checkpoints/5/ema/d/block", b"x")
     else:

@@ -1,7 +1,6 @@
 """Every metric that can be asked for by name, and the files that it needs."""
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,13 +51,8 @@ class Offer:
         """
         found = [path for file in self.files if (path := file.find(folder)) is not None]
         inside = [[path] if path.is_file() else sorted(path.rglob("*")) for path in found]
-        parts = [_content_hash(path) for paths in inside for path in paths if path.is_file()]
+        parts = [Media(path=path).content_hash() for paths in inside for path in paths if path.is_file()]
         return hashlib.sha256("".join(parts).encode()).hexdigest() if parts else ""
-
-
-@functools.cache
-def _content_hash(path: Path) -> str:
-    return Media(path=path).content_hash()
 
 
 def choose(offers: Sequence[Offer], names: str, weights: Path | None) -> tuple[list[Metric], Mapping[str, str]]:
