@@ -2,14 +2,16 @@
 
     python -m benchmarks.injected_drift --videos=VIDEOS --out=results/injected_drift
 
-Each clip is shown as it is, with a fault at half strength, and at full strength. A reading ranks a clip rightly if it
-rises strictly from the first to the last; by luck that happens in one of six. Only metrics without a network take part.
+The clips are all that the shots of the videos hold of `SECONDS` each: a clip with a cut has changed its things already.
+Each is shown as it is, with a fault at half strength, and at full strength. A reading ranks a clip rightly if it rises
+strictly from the first to the last; by luck that happens in one of six. A share is the mean of the videos' shares, so
+that a long video counts no more than a short one. Networks take part whose files `--weights` has, see `evaluate`.
 """
 
 import argparse
-import shlex
+import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +19,23 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from mpjax import provenance
+from mpjax.data.media import Media
+from mpjax.data.raw.measure import measure as measure_shots
+from mpjax.data.raw.shots import ShotDetector
 from mpjax.data.video import read_frames
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.companions import COMPANIONS
 from mpjax.evaluation.metrics.flicker import TemporalFlickering
-from mpjax.evaluation.metrics.metric import Score, measure
+from mpjax.evaluation.metrics.metric import Metric, Score, measure
+from mpjax.evaluation.metrics.registry import choose
 from mpjax.evaluation.metrics.videos import Video, find_videos
+from mpjax.evaluation.vbench.offers import VBENCH
 from mpjax.evaluation.whole_files import write_file, write_json
 
 STRENGTHS = (0.0, 0.5, 1.0)
 FPS = 8.0
-SECONDS = 6.0
+SECONDS = 5.0
+CUTS_FPS = 24.0  # cuts are looked for at this rate
 HEIGHT, WIDTH = 180, 320
 SEES, PARTLY = 0.8, 0.5  # share of clips ranked rightly
 
@@ -61,7 +69,7 @@ class Reading:
         return None if value is None else self.sign * value
 
 
-READINGS = (
+READINGS: tuple[Reading, ...] = (
     *(
         Reading(metric=name, drift=True)
         for name in ("exposure", "contrast", "saturation", "warmth", "tint", "sharpness")
@@ -72,6 +80,17 @@ READINGS = (
     Reading(metric="dead_motion_rate"),
     Reading(metric="return_to_start", sign=-1),
     Reading(metric="temporal_flickering", sign=-1),
+)
+NETWORKS: tuple[Reading, ...] = tuple(
+    Reading(metric=name, drift=drift, sign=1 if drift else -1)
+    for name in (
+        "subject_consistency",
+        "background_consistency",
+        "motion_smoothness",
+        "aesthetic_quality",
+        "imaging_quality",
+    )
+    for drift in (False, True)
 )
 
 
@@ -124,40 +143,76 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "colour cast": (colour_cast, ("Δwarmth",)),
     "blur": (blur, ("Δsharpness", "−sharpness slope")),
     "freeze": (freeze, ("dead motion rate", "−motion energy")),
-    "identity swap": (identity_swap, ("−return to start",)),
+    "identity swap": (identity_swap, ("−return to start", "−subject consistency", "Δsubject consistency")),
 }
 """Fault, and the readings that should see it; fixed before the table was made."""
 
 
-def ranked_rightly(clips: Sequence[np.ndarray], *, fps: float = FPS) -> dict[str, dict[str, float]]:
-    """Fault → reading → the share of clips that it ranks rightly.
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Frames of one shot.
+
+    Attributes:
+        video: the file that they are from.
+        start: seconds from its first frame.
+        frames: uint8 `[n, height, width, 3]`.
+    """
+
+    video: str
+    start: float
+    frames: np.ndarray
+
+
+def clips_of(path: Path) -> Iterator[Clip]:
+    """All that lie side by side in the shots of a video, whole ones only."""
+    measured = measure_shots(Media(path=path), fps=CUTS_FPS)
+    cuts = ShotDetector().cuts(measured.pictures, CUTS_FPS)
+    near = 1 / CUTS_FPS  # a cut is known to a frame
+    edges = [(cut.time - cut.length / 2 - near, cut.time + cut.length / 2 + near) for cut in cuts]
+    for (_, first), (last, _) in itertools.pairwise([(0.0, 0.0), *edges, (measured.seconds, measured.seconds)]):
+        for number in range(int((last - first) / SECONDS)):
+            start = first + number * SECONDS
+            frames = read_frames(path, fps=FPS, height=HEIGHT, width=WIDTH, start=start, end=start + SECONDS)
+            yield Clip(video=path.name, start=start, frames=np.stack([*frames]))
+
+
+def ranked_rightly(
+    clips: Sequence[Clip], metrics: Sequence[Metric], readings: Sequence[Reading], *, fps: float = FPS
+) -> dict[str, dict[str, float]]:
+    """Fault → reading → the mean over videos of the share of its clips that the reading ranks rightly.
 
     Args:
-        clips: two or more, uint8 `[n, height, width, 3]` of one size; each is the other of the one before it.
+        clips: of one size and of two videos or more; the other of a clip is the next one of another video.
+        metrics: all that are read.
+        readings: of them.
         fps: frames per second.
     """
-    metrics = [*(offer.make() for offer in COMPANIONS if offer.name != "seam_jump"), TemporalFlickering()]
-    untouched = [_scores(frames, metrics, fps) for frames in clips]
+    videos = list(dict.fromkeys(clip.video for clip in clips))
+    untouched = [_scores(clip.frames, metrics, fps) for clip in clips]
     shares: dict[str, dict[str, float]] = {}
     for fault, (change, _) in FAULTS.items():
-        right = {reading.name: 0 for reading in READINGS}
-        for number, frames in enumerate(clips):
-            other = clips[(number + 1) % len(clips)]
-            faulty = [_scores(change(frames, other, strength), metrics, fps) for strength in STRENGTHS[1:]]
-            found = [untouched[number], *faulty]
-            for reading in READINGS:
-                values = [reading.of(scores) for scores in found]
+        right: dict[str, dict[str, list[bool]]] = {
+            reading.name: {video: [] for video in videos} for reading in readings
+        }
+        for number, clip in enumerate(clips):
+            others = itertools.chain(clips[number:], clips[:number])
+            other = next(each for each in others if each.video != clip.video).frames
+            faulty = [_scores(change(clip.frames, other, strength), metrics, fps) for strength in STRENGTHS[1:]]
+            for reading in readings:
+                values = [reading.of(scores) for scores in (untouched[number], *faulty)]
                 rises = None not in values and bool((np.diff(np.asarray(values, float)) > 0).all())
-                right[reading.name] += rises
-        shares[fault] = {name: count / len(clips) for name, count in right.items()}
+                right[reading.name][clip.video].append(rises)
+        shares[fault] = {
+            name: float(np.mean([np.mean(found) for found in by_video.values()])) for name, by_video in right.items()
+        }
         print(f"{fault}: " + ", ".join(f"{name} {share:.2f}" for name, share in shares[fault].items()), flush=True)
     return shares
 
 
-def table(shares: Mapping[str, Mapping[str, float]]) -> str:
+def table(shares: Mapping[str, Mapping[str, float]], readings: Sequence[Reading]) -> str:
     """Markdown: a row for each reading, a column for each fault; what should see a fault is in bold."""
     lines = [f"| reading | {' | '.join(shares)} |", f"|---|{'---|' * len(shares)}"]
-    for reading in READINGS:
+    for reading in readings:
         cells = []
         for fault, found in shares.items():
             share = found[reading.name]
@@ -168,7 +223,7 @@ def table(shares: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _scores(frames: np.ndarray, metrics: Sequence, fps: float) -> dict[str, Score]:
+def _scores(frames: np.ndarray, metrics: Sequence[Metric], fps: float) -> dict[str, Score]:
     video = Video(name="clip", fps=fps, frames=len(frames), read=lambda: iter(frames))
     return {score.metric: score for score in measure(video, metrics)}
 
@@ -181,27 +236,39 @@ def _per_frame(frames: np.ndarray, change: Callable[[np.ndarray, float], np.ndar
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--videos", type=Path, required=True, help="folder of clips, two or more")
+    parser.add_argument("--videos", type=Path, required=True, help="folder of videos, two or more")
+    parser.add_argument("--weights", type=Path, help="folder of the networks' files, as for `evaluate`")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
     paths = find_videos([args.videos])
-    if len(paths) < 2:
-        raise InputError(f"{args.videos}: one clip; an identity swap needs two or more")
-    clips = [np.stack([*read_frames(path, fps=FPS, height=HEIGHT, width=WIDTH, end=SECONDS)]) for path in paths]
-    shares = ranked_rightly(clips)
-    command = f"python -m benchmarks.injected_drift --videos=VIDEOS --out={shlex.quote(str(args.out))}"
+    known = [offer for offer in VBENCH if offer.name in {reading.metric for reading in NETWORKS}]
+    networks, _ = choose(known, "all", args.weights)
+    metrics = [
+        *(offer.make() for offer in COMPANIONS if offer.name != "seam_jump"),
+        TemporalFlickering(),
+        *networks,
+    ]
+    readings = [*READINGS, *(each for each in NETWORKS if each.metric in {metric.name for metric in networks})]
+    clips = [clip for path in paths for clip in clips_of(path)]
+    videos = {clip.video for clip in clips}
+    if len(videos) < 2:
+        raise InputError(f"{args.videos}: an identity swap needs two videos with a shot of {SECONDS:g} s or more")
+    shares = ranked_rightly(clips, metrics, readings)
+    weights = f" --weights={args.weights}" if args.weights else ""
+    command = f"python -m benchmarks.injected_drift --videos=VIDEOS{weights} --out={args.out}"
     note = (
-        f"`{command}`: share of {len(clips)} real clips ({SECONDS:g} s at {FPS:g} frames a second, {WIDTH}x{HEIGHT}) "
-        "in which a reading rises with the strength of a fault (none, half, full). Chance is 17 %. Bold: the readings "
-        f"that should see the fault. Sees: {100 * SEES:.0f} % or more; partly: {100 * PARTLY:.0f} % or more."
+        f"`{command}`: share of {len(clips)} real clips of {len(videos)} videos, each of one shot ({SECONDS:g} s at "
+        f"{FPS:g} frames a second, {WIDTH}x{HEIGHT}), in which a reading rises with the strength of a fault (none, "
+        "half, full); every video counts alike. Nothing in it is random. Chance is 17 %. Bold: the readings that "
+        f"should see the fault. Sees: {100 * SEES:.0f} % or more; partly: {100 * PARTLY:.0f} % or more."
     )
-    write_file(args.out / "table.md", f"{note}\n\n{table(shares)}\n")
+    write_file(args.out / "table.md", f"{note}\n\n{table(shares, readings)}\n")
     write_json(
         args.out / "table.json",
         {
             "command": command,
             "commit": provenance.commit(),
-            "clips": [path.name for path in paths],
+            "clips": [{"video": clip.video, "start": clip.start} for clip in clips],
             "strengths": STRENGTHS,
             "ranked_rightly": shares,
         },

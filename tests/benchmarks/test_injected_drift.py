@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from benchmarks.injected_drift import FAULTS, READINGS, ranked_rightly, table
+from benchmarks import injected_drift
+from benchmarks.injected_drift import FAULTS, READINGS, Clip, clips_of, ranked_rightly, table
+from mpjax.data.video_writer import write_part
+from mpjax.evaluation.metrics.companions import COMPANIONS
+from mpjax.evaluation.metrics.flicker import TemporalFlickering
 
 
 def clip(seed, count=32):
@@ -17,17 +21,50 @@ def clip(seed, count=32):
 
 
 CLIPS = [clip(0), clip(1)]
+METRICS = [*(offer.make() for offer in COMPANIONS), TemporalFlickering()]
 
 
 @pytest.fixture(scope="module")
 def shares():
-    return ranked_rightly(CLIPS)
+    clips = [Clip(video=name, start=0.0, frames=frames) for name, frames in zip("ab", CLIPS, strict=True)]
+    return ranked_rightly(clips, METRICS, READINGS)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_should_see_a_fault_sees_it(shares, fault):
-    for reading in FAULTS[fault][1]:
+    for reading in {each.name for each in READINGS} & {*FAULTS[fault][1]}:
         assert shares[fault][reading] == 1, reading
+
+
+def test_every_video_counts_alike_and_its_other_is_of_another(monkeypatch):
+    swapped = []
+
+    def swap(frames, other, strength):
+        swapped.append(int(other[0, 0, 0, 0]))
+        return frames if frames[0, 0, 0, 0] == 3 else np.minimum(frames, 255 - 100 * strength).astype(np.uint8)
+
+    monkeypatch.setattr(injected_drift, "FAULTS", {"dark": (swap, ())})
+    # Three clips of `a` and one of `b`, told apart by their first value; of number 3 the fault does nothing.
+    bright = [np.full((16, 20, 20, 3), 250 - i, np.uint8) for i in range(4)]
+    for i, frames in enumerate(bright):
+        frames[0, 0, 0] = i
+    clips = [Clip(video=video, start=0.0, frames=frames) for video, frames in zip("aaab", bright, strict=True)]
+    metrics = [offer.make() for offer in COMPANIONS if offer.name == "exposure"]
+    readings = [injected_drift.Reading(metric="exposure", sign=-1)]
+    assert ranked_rightly(clips, metrics, readings) == {"dark": {"−exposure": 0.5}}
+    assert swapped == [3, 3, 3, 3, 3, 3, 0, 0]
+
+
+def test_clips_lie_in_one_shot(tmp_path):
+    # Shots of 11 and 6 s of two textures that move, which hold two clips and one.
+    shots = [np.kron(np.random.default_rng(i).integers(0, 256, (9, 16, 3)), np.ones((8, 8, 1))) for i in range(2)]
+    frames = [np.roll(shots[i >= 264], i // 6, axis=1).astype(np.uint8) for i in range(408)]
+    write_part(tmp_path / "a.mp4", np.stack(frames), fps=24, first_frame=0)
+    clips = [*clips_of(tmp_path / "a.mp4")]
+    assert [clip.start for clip in clips] == pytest.approx([0, 5, 11], abs=0.1)
+    assert all(clip.frames.shape == (40, 180, 320, 3) and clip.video == "a.mp4" for clip in clips)
+    steps = np.concatenate([np.abs(np.diff(clip.frames.astype(int), axis=0)).mean((1, 2, 3)) for clip in clips])
+    assert steps.max() < 30 < np.abs(clips[1].frames[-1].astype(int) - clips[2].frames[0]).mean()
 
 
 def test_what_cannot_see_a_fault_does_not(shares):
@@ -57,11 +94,11 @@ def test_the_table_names_every_reading_and_marks_what_should_see():
     shares = {fault: {reading.name: 0.6 for reading in READINGS} for fault in FAULTS}
     shares["blur"]["Δsharpness"] = 0.8
     shares["gain"]["Δtint"] = 0.1
-    lines = table(shares).splitlines()
+    lines = table(shares, READINGS).splitlines()
     assert len(lines) == 2 + len(READINGS)
     assert "**sees 80 %**" in next(line for line in lines if line.startswith("| Δsharpness |"))
     assert next(line for line in lines if line.startswith("| Δtint |")).split(" | ")[1] == "misses 10 %"
     assert (
         sum(line.count("**partly 60 %**") for line in lines)
-        == sum(len(expected) for _, expected in FAULTS.values()) - 1
+        == sum(len({*expected} & {each.name for each in READINGS}) for _, expected in FAULTS.values()) - 1
     )

@@ -47,9 +47,17 @@ def reduced(frame: np.ndarray) -> np.ndarray:
     factor = max(1, min(frame.shape[:2]) // SHORT_SIDE)
     height, width = (side // factor for side in frame.shape[:2])
     squares = frame[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
-    # In two steps along whole rows, which is several times faster than one sum over both.
-    sums = squares.sum(1, dtype=np.uint16 if factor < 16 else np.uint32).sum(2, dtype=np.uint32)
+    # One slice of the squares after another, which is several times faster than numpy's sums over short axes.
+    rows = _sum([squares[:, i] for i in range(factor)], np.uint16 if factor < 256 else np.uint32)
+    sums = _sum([rows[:, :, i] for i in range(factor)], np.uint32)
     return sums.astype(np.float32) / np.float32(255 * factor * factor)
+
+
+def _sum(arrays: Sequence[np.ndarray], dtype: type[np.unsignedinteger]) -> np.ndarray:
+    total = arrays[0].astype(dtype)
+    for array in arrays[1:]:
+        total += array
+    return total
 
 
 def _change(a: np.ndarray, b: np.ndarray) -> np.ndarray:

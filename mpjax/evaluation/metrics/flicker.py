@@ -16,8 +16,14 @@ class FrameDifference:
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """uint8 `[b, 2, height, width, 3]` → float64 `[b]`."""
-        before, after = frames[:, 0].astype(np.int16), frames[:, 1].astype(np.int16)
-        return np.abs(after - before).mean(axis=(1, 2, 3))
+        return np.asarray([_difference(before, after) for before, after in frames])
+
+
+def _difference(before: np.ndarray, after: np.ndarray) -> float:
+    difference = np.maximum(before, after)
+    difference -= np.minimum(before, after)
+    # In bytes, and down whole rows first: several times faster than a mean of wider integers, and exact as well.
+    return float(difference.reshape(len(difference), -1).sum(0, dtype=np.uint32).sum(dtype=np.uint64)) / before.size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

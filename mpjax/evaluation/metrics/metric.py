@@ -203,14 +203,15 @@ def look(video: Video, wants: Iterable[Want]) -> Mapping[Probe, Mapping[At, np.n
             for index in at:
                 last_use[index] = max(last_use.get(index, IMAGE), last)
     rows: dict[Probe, dict[At, np.ndarray]] = {probe: {} for probe in places}
-    waiting: dict[Probe, list[tuple[At, np.ndarray]]] = {probe: [] for probe in places}
+    waiting: dict[Probe, list[tuple[At, list[np.ndarray]]]] = {probe: [] for probe in places}
     held: dict[int, np.ndarray] = {}
 
     def flush(probe: Probe) -> None:
         queue, waiting[probe] = waiting[probe], []
-        for shape in {frames.shape for _, frames in queue}:  # the picture may have another size than the frames
-            same = [(at, frames) for at, frames in queue if frames.shape == shape]
-            seen = probe(np.stack([frames for _, frames in same]))
+        shapes = [(len(frames), *frames[0].shape) for _, frames in queue]
+        for shape in set(shapes):  # the picture may have another size than the frames
+            same = [look for look, its in zip(queue, shapes, strict=True) if its == shape]
+            seen = probe(np.stack([frame for _, frames in same for frame in frames]).reshape(-1, *shape))
             rows[probe].update(zip([at for at, _ in same], seen, strict=True))
 
     def arrive(index: int, frame: np.ndarray) -> None:
@@ -218,7 +219,7 @@ def look(video: Video, wants: Iterable[Want]) -> Mapping[Probe, Mapping[At, np.n
             return
         held[index] = frame
         for probe, at in due.get(index, ()):
-            waiting[probe].append((at, np.stack([held[each] for each in at])))
+            waiting[probe].append((at, [held[each] for each in at]))
             if len(waiting[probe]) == probe.batch:
                 flush(probe)
         for each in [each for each in held if last_use[each] <= index]:

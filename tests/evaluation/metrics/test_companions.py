@@ -1,10 +1,6 @@
 import colorsys
-import subprocess
-import sys
 import tracemalloc
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 
@@ -205,45 +201,3 @@ def test_memory_does_not_grow_with_the_video(backward):
         peaks.append(tracemalloc.get_traced_memory()[1] / frame.nbytes)
         tracemalloc.stop()
     assert peaks[1] < 40 and peaks[1] - peaks[0] < 14  # in frames; the rows take ten, holding all frames 1,440
-
-
-WHOLE_VIDEO = """
-import sys
-from pathlib import Path
-from mpjax.evaluation.metrics.companions import COMPANIONS
-from mpjax.evaluation.metrics.flicker import TemporalFlickering
-from mpjax.evaluation.metrics.metric import measure
-from mpjax.evaluation.metrics.videos import open_video, with_segments
-video = with_segments(open_video(Path(sys.argv[1])), 33)
-scores = measure(video, [TemporalFlickering(), *(offer.make() for offer in COMPANIONS)])
-assert all(score.value is not None for score in scores), scores
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(video.frames, int(peak.split()[1]) // 1024)
-"""
-
-
-@pytest.mark.slow
-def test_ten_minutes_of_720p_fit_into_1500_mb(tmp_path):
-    path = tmp_path / "long.mp4"
-    y, x = np.indices((720, 1280))
-    frames = [np.stack([(x + 9 * i) % 256, (y + 5 * i) % 256, (x + y) // 8 % 256], -1) for i in range(24)]
-    # The same second 600 times: encoded once, joined packet by packet.
-    with av.open(tmp_path / "second.mp4", "w") as container:
-        stream = container.add_stream("libx264", rate=24, options={"x264-params": "bframes=0", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.uint8(frame), format="rgb24")))
-        container.mux(stream.encode())
-    with av.open(tmp_path / "second.mp4") as source, av.open(path, "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [bytes(packet) for packet in source.demux(video=0) if packet.size]
-        for i in range(600 * len(packets)):
-            packet = av.Packet(packets[i % len(packets)])
-            packet.stream, packet.time_base = stream, Fraction(1, 24)
-            packet.pts = packet.dts = i
-            packet.duration, packet.is_keyframe = 1, i % len(packets) == 0
-            target.mux(packet)
-    done = subprocess.run([sys.executable, "-c", WHOLE_VIDEO, path], capture_output=True, text=True, check=True)
-    count, megabytes = map(int, done.stdout.split())
-    print(count, megabytes)
-    assert count == 14400 and megabytes < 1500

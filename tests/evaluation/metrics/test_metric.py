@@ -98,7 +98,7 @@ def test_only_the_frames_still_needed_are_held():
             yield frame
 
     look(Video(name="v", fps=10, frames=200, read=read), Every(Counting(), 5).wants(Part(video(200), 0, 200)))
-    assert 6 <= peak[0] <= 8
+    assert 6 <= peak[0] <= 9  # and the frames that wait for a whole batch
 
 
 def test_a_value_that_is_not_finite_is_not_computed():
