@@ -178,9 +178,17 @@ def resample(
 class FrameResizer:
     """Decoded frame -> uint8 `[height, width, 3]`: upright, square pixels, resized to cover, centre-cropped."""
 
-    def __init__(self, video: Path | Media, height: int, width: int):
-        """`video` only names the file in errors."""
-        self._path, self._height, self._width = video, height, width
+    def __init__(self, video: Path | Media, height: int, width: int, *, exact: bool = True):
+        """A converter for the frames of one video.
+
+        Args:
+            video: only names the file in errors.
+            height: output rows.
+            width: output columns.
+            exact: round alike on every CPU and between chroma samples, and take unlabelled HD for BT.709. False: as
+                swscale does by itself, which is what decord and most players show.
+        """
+        self._path, self._height, self._width, self._exact = video, height, width, exact
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, sample_aspect_ratio: Fraction | None) -> np.ndarray:
@@ -198,7 +206,8 @@ class FrameResizer:
         new_height = max(rows, round(frame.height * scale))
         shrinks = new_width <= frame.width and new_height <= frame.height
         # By convention unlabelled HD is BT.709 and everything smaller BT.601, swscale's own default.
-        unlabelled_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= HD_HEIGHT
+        unlabelled_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= HD_HEIGHT and self._exact
+        interpolation = Interpolation.AREA if shrinks else Interpolation.BICUBIC
         try:
             picture = self._reformatter.reformat(
                 frame,
@@ -206,7 +215,7 @@ class FrameResizer:
                 height=new_height,
                 format="rgb24",
                 src_colorspace=Colorspace.ITU709 if unlabelled_hd and not frame.format.is_rgb else None,
-                interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | REPRODUCIBLE,
+                interpolation=interpolation | REPRODUCIBLE if self._exact else interpolation,
                 threads=1,
             ).to_ndarray()
         except (av.error.FFmpegError, ValueError) as error:

@@ -22,7 +22,7 @@ from mpjax.evaluation.report_figures import svg
 
 _STYLE = """
 body { max-width: 72rem; } figure img { image-rendering: auto; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 0 1.5rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0 1.5rem; }
 """
 
 

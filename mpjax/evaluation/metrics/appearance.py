@@ -104,7 +104,7 @@ class SharpnessSlope:
         minutes = np.asarray(at[thin]) / part.video.fps / 60
         if part.video.backward:
             minutes = -minutes
-        return Value(value=theil_sen_slope(minutes, np.asarray(values[thin])), values=values, at=at)
+        return Value(value=theil_sen_slope(minutes, np.asarray(values[thin])))  # its curve is that of sharpness
 
 
 def _defined(part: Part, column: np.ndarray) -> tuple[tuple[float, ...], tuple[int, ...]]:

@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -16,10 +15,7 @@ from mpjax.evaluation.comparison.frames import frames_at, strip
 from mpjax.evaluation.comparison.gather import motion_metric, read_systems, rows_of, stands_still
 from mpjax.evaluation.metrics.metric import Score
 from mpjax.evaluation.metrics.score_files import write_scores
-
-_spec = importlib.util.spec_from_file_location("browser", Path(__file__).parent.parent / "browser.py")
-browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(browser)
+from tests.evaluation import browser
 
 
 def score(video, metric, value, seconds=10.0, ends=(0.0, 0.0), values=(), **changes):
@@ -183,7 +179,6 @@ def test_a_report_of_real_files_has_their_frames(tmp_path, monkeypatch):
     assert said == ["rising/a.mp4: not there any more; its frames are left out"]
 
 
-@pytest.mark.slow
 def test_the_report_opens_offline_in_a_browser(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for system, step in (("rising", 8), ("resting", 0)):
@@ -197,7 +192,9 @@ def test_the_report_opens_offline_in_a_browser(tmp_path, monkeypatch):
         assert page.evaluate(
             "[...document.querySelectorAll('figure svg')].every(s => s.getBoundingClientRect().height > 50)"
         )
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        for width in (1280, 400):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), width
         link = page.get_attribute("section a >> nth=0", "href")
         page.goto((tmp_path / "report" / link).resolve().as_uri())
         page.wait_for_function("document.querySelector('video').videoWidth === 96")

@@ -1,20 +1,13 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from mpjax.data.video_writer import write_part
 from mpjax.evaluation.study.page import write_study
 from mpjax.evaluation.study.standings import write_standings
-
-_spec = importlib.util.spec_from_file_location("browser", Path(__file__).parent.parent / "browser.py")
-browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(browser)
+from tests.evaluation import browser
 
 
-@pytest.mark.slow
 def test_a_click_is_a_vote_that_the_ratings_read(tmp_path):
     for system, level in (("bright", 200), ("dark", 40)):
         (tmp_path / system).mkdir()
