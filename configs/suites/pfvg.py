@@ -17,5 +17,6 @@ def get_config() -> ConfigDict:
     config.ratio = "16-9"
     config.dimensions = ("i2v_subject", "i2v_background")
     config.lengths = [dict(seconds=10.0, videos=60), dict(seconds=30.0, videos=60), dict(seconds=60.0, videos=40)]
+    config.samples = 1
     config.seed = 0
     return config

@@ -43,7 +43,8 @@ class Suite:
         images: folder of the pictures, with `crop/RATIO/` in it or without; empty for prompts alone.
         ratio: of VBench-I2V's crops: `1-1`, `8-5`, `7-4` or `16-9`.
         dimensions: take entries of these dimensions only; empty for all.
-        lengths: how many videos of which length; no entry is used twice.
+        lengths: how many videos of which length; no entry is of two lengths.
+        samples: videos of each entry, from different noise. VBench's own scores are of 5.
         seed: which entries get which length.
     """
 
@@ -52,7 +53,18 @@ class Suite:
     ratio: str = "16-9"
     dimensions: tuple[str, ...] = ()
     lengths: tuple[Length, ...] = (Length(),)
+    samples: int = 1
     seed: int = 0
+
+    def __post_init__(self):
+        if self.samples < 1:
+            raise InputError(f"config.samples is {self.samples}: give 1 or more videos of each entry")
+        for length in self.lengths:
+            if length.videos % self.samples:
+                raise InputError(
+                    f"config.lengths: {length.videos} videos of {length.seconds:g} s are no multiple of "
+                    f"{self.samples} samples; change one of them"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +72,8 @@ class Case:
     """One video to generate.
 
     Attributes:
-        name: of the video, without suffix: that of its picture, by which `evaluate --images` finds it, or else
-            VBench's own, the prompt and -0.
+        name: of the video, without suffix: VBench's own, which is the prompt or the name of the picture, by which
+            `evaluate --images` finds it, with -0, -1, … behind; of a picture with one sample its bare name.
         prompt: text.
         image: the first frame, None for prompts alone.
         seconds: length.
@@ -88,17 +100,25 @@ def cases_of(suite: Suite) -> list[Case]:
     """
     entries = _entries(suite)
     order = sorted(entries, key=lambda name: hashlib.sha256(f"{suite.seed}/{name}".encode()).hexdigest())
-    wanted = sum(length.videos for length in suite.lengths)
+    wanted = sum(length.videos // suite.samples for length in suite.lengths)
     if wanted > len(order):
-        raise InputError(f"{suite.info}: {len(order)} entries for {wanted} videos; lower the numbers in config.lengths")
+        raise InputError(f"{suite.info}: {len(order)} entries for {wanted}; lower the numbers in config.lengths")
     cases: list[Case] = []
     for length in suite.lengths:
-        count = length.videos or len(order)
+        count = length.videos // suite.samples or len(order)
         chosen, order = order[:count], order[count:]
         for name in chosen:
             prompt, image = entries[name]
-            seed = suite.seed + len(cases)
-            cases.append(Case(name=name, prompt=prompt, image=image, seconds=length.seconds, seed=seed))
+            for sample in range(suite.samples):
+                cases.append(
+                    Case(
+                        name=name if image is not None and suite.samples == 1 else f"{name}-{sample}",
+                        prompt=prompt,
+                        image=image,
+                        seconds=length.seconds,
+                        seed=suite.seed + len(cases),
+                    )
+                )
     return cases
 
 
@@ -128,7 +148,7 @@ def write_suite(suite: Suite, weights: Path, out: Path) -> list[str]:
 
 
 def _entries(suite: Suite) -> dict[str, tuple[str, Path | None]]:
-    """Name of the video → prompt and picture."""
+    """Prompt, or name of the picture → prompt and picture."""
     if not suite.info:
         raise InputError("config.info is empty: give the JSON file of the suite, --config.info=FILE")
     path = Path(suite.info)
@@ -147,7 +167,7 @@ def _entries(suite: Suite) -> dict[str, tuple[str, Path | None]]:
             if "image_name" not in row:
                 continue
             image = _picture(Path(suite.images), suite.ratio, row["image_name"])
-        name = f"{row['prompt_en']}-0" if image is None else image.stem
+        name = row["prompt_en"] if image is None else image.stem
         if "/" in name:
             raise InputError(f"{path}: entry {number} has a / in its prompt, which cannot name a file; leave it out")
         found.setdefault(name, (row["prompt_en"], image))

@@ -1,11 +1,13 @@
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
 from mpjax.__main__ import main, parser
 from mpjax.errors import InputError
 from mpjax.evaluation import suite
+from mpjax.evaluation.metrics.videos import find_image
 
 
 @pytest.fixture
@@ -70,6 +72,23 @@ def test_prompts_alone(tmp_path):
     assert only.prompt == "a person" and only.seconds == 5
 
 
+def test_five_samples_of_each(files):
+    cases = suite.cases_of(protocol(files, "--config.samples=5"))
+    assert {s: sum(case.seconds == s for case in cases) for s in (10, 30, 60)} == {10: 60, 30: 60, 60: 40}
+    assert len({case.name for case in cases}) == len({case.seed for case in cases}) == 160
+    for first in range(0, 160, 5):
+        five = cases[first : first + 5]
+        assert len({(case.image, case.seconds) for case in five}) == 1
+        assert [case.name for case in five] == [f"{five[0].image.stem}-{i}" for i in range(5)]
+        assert find_image(Path(f"{five[4].name}.mp4"), files / "data" / "crop" / "16-9") == five[0].image
+    (files / "info.json").write_text(json.dumps([{"prompt_en": "a bird"}]))
+    cases = suite.cases_of(suite.Suite(info=str(files / "info.json"), samples=2))
+    assert [(case.name, case.seed) for case in cases] == [("a bird-0", 0), ("a bird-1", 1)]
+    for samples, says in ((0, "config.samples is 0"), (7, "60 videos of 10 s are no multiple of 7 samples")):
+        with pytest.raises(InputError, match=says):
+            protocol(files, f"--config.samples={samples}")
+
+
 def test_what_is_no_suite(files):
     with pytest.raises(InputError, match=r"config\.info is empty"):
         suite.cases_of(suite.Suite())
@@ -85,7 +104,7 @@ def test_what_is_no_suite(files):
         suite.cases_of(protocol(files, "--config.ratio=1-1"))
     with pytest.raises(InputError, match="no entry fits"):
         suite.cases_of(suite.Suite(info=str(files / "info.json"), dimensions=("colour",)))
-    with pytest.raises(InputError, match="200 entries for 201 videos"):
+    with pytest.raises(InputError, match="200 entries for 201;"):
         suite.cases_of(protocol(files, "--config.lengths.0.videos=101"))
     with pytest.raises(InputError, match=r"config\.lengths"):
         suite.Length(seconds=0)
