@@ -42,8 +42,9 @@ def write_720p(path, seconds):
             target.mux(packet)
 
 
-@pytest.mark.parametrize("seconds", [6, pytest.param(600, marks=pytest.mark.slow)])
-def test_memory_of_all_metrics_without_a_network(tmp_path, seconds):
+# Python and its libraries take most of either; all frames of six seconds would be 400 MB more.
+@pytest.mark.parametrize(("seconds", "limit"), [(6, 600), pytest.param(600, 1500, marks=pytest.mark.slow)])
+def test_memory_of_all_metrics_without_a_network(tmp_path, seconds, limit):
     write_720p(tmp_path / "long.mp4", seconds)
     command = [sys.executable, "-c", EVALUATE, tmp_path / "long.mp4", f"--out={tmp_path}", "--segment-frames=33"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -53,4 +54,4 @@ def test_memory_of_all_metrics_without_a_network(tmp_path, seconds):
     assert len(found["temporal_flickering"]["values"]) == seconds * FPS - 1
     megabytes = int(re.search(r"peak (\d+)", said)[1]) / 1024
     print(f"{megabytes:.0f} MB")
-    assert megabytes < 1500
+    assert megabytes < limit
