@@ -178,8 +178,8 @@ def clips_of(path: Path) -> Iterator[Clip]:
 
 def ranked_rightly(
     clips: Sequence[Clip], metrics: Sequence[Metric], readings: Sequence[Reading], *, fps: float = FPS
-) -> dict[str, dict[str, float]]:
-    """Fault → reading → the mean over videos of the share of its clips that the reading ranks rightly.
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Fault → reading → video → the share of its clips that the reading ranks rightly.
 
     Args:
         clips: of one size and of two videos or more; the other of a clip is the next one of another video.
@@ -189,7 +189,7 @@ def ranked_rightly(
     """
     videos = list(dict.fromkeys(clip.video for clip in clips))
     untouched = [_scores(clip.frames, metrics, fps) for clip in clips]
-    shares: dict[str, dict[str, float]] = {}
+    shares: dict[str, dict[str, dict[str, float]]] = {}
     for fault, (change, _) in FAULTS.items():
         right: dict[str, dict[str, list[bool]]] = {
             reading.name: {video: [] for video in videos} for reading in readings
@@ -203,10 +203,19 @@ def ranked_rightly(
                 rises = None not in values and bool((np.diff(np.asarray(values, float)) > 0).all())
                 right[reading.name][clip.video].append(rises)
         shares[fault] = {
-            name: float(np.mean([np.mean(found) for found in by_video.values()])) for name, by_video in right.items()
+            name: {video: float(np.mean(found)) for video, found in by_video.items()}
+            for name, by_video in right.items()
         }
-        print(f"{fault}: " + ", ".join(f"{name} {share:.2f}" for name, share in shares[fault].items()), flush=True)
+        print(f"{fault}: done", flush=True)
     return shares
+
+
+def over_videos(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Fault → reading → the mean of the videos' shares."""
+    return {
+        fault: {name: float(np.mean([*by_video.values()])) for name, by_video in found.items()}
+        for fault, found in shares.items()
+    }
 
 
 def table(shares: Mapping[str, Mapping[str, float]], readings: Sequence[Reading]) -> str:
@@ -253,7 +262,8 @@ def main() -> None:
     videos = {clip.video for clip in clips}
     if len(videos) < 2:
         raise InputError(f"{args.videos}: an identity swap needs two videos with a shot of {SECONDS:g} s or more")
-    shares = ranked_rightly(clips, metrics, readings)
+    by_video = ranked_rightly(clips, metrics, readings)
+    shares = over_videos(by_video)
     weights = f" --weights={args.weights}" if args.weights else ""
     command = f"python -m benchmarks.injected_drift --videos=VIDEOS{weights} --out={args.out}"
     note = (
@@ -271,6 +281,7 @@ def main() -> None:
             "clips": [{"video": clip.video, "start": clip.start} for clip in clips],
             "strengths": STRENGTHS,
             "ranked_rightly": shares,
+            "by_video": by_video,
         },
     )
     print(f"results: {args.out / 'table.md'}")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks import injected_drift
-from benchmarks.injected_drift import FAULTS, READINGS, Clip, clips_of, ranked_rightly, table
+from benchmarks.injected_drift import FAULTS, READINGS, Clip, clips_of, over_videos, ranked_rightly, table
 from mpjax.data.video_writer import write_part
 from mpjax.evaluation.metrics.companions import COMPANIONS
 from mpjax.evaluation.metrics.flicker import TemporalFlickering
@@ -27,7 +27,7 @@ METRICS = [*(offer.make() for offer in COMPANIONS), TemporalFlickering()]
 @pytest.fixture(scope="module")
 def shares():
     clips = [Clip(video=name, start=0.0, frames=frames) for name, frames in zip("ab", CLIPS, strict=True)]
-    return ranked_rightly(clips, METRICS, READINGS)
+    return over_videos(ranked_rightly(clips, METRICS, READINGS))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -51,7 +51,9 @@ def test_every_video_counts_alike_and_its_other_is_of_another(monkeypatch):
     clips = [Clip(video=video, start=0.0, frames=frames) for video, frames in zip("aaab", bright, strict=True)]
     metrics = [offer.make() for offer in COMPANIONS if offer.name == "exposure"]
     readings = [injected_drift.Reading(metric="exposure", sign=-1)]
-    assert ranked_rightly(clips, metrics, readings) == {"dark": {"−exposure": 0.5}}
+    found = ranked_rightly(clips, metrics, readings)
+    assert found == {"dark": {"−exposure": {"a": 1.0, "b": 0.0}}}
+    assert over_videos(found) == {"dark": {"−exposure": 0.5}}
     assert swapped == [3, 3, 3, 3, 3, 3, 0, 0]
 
 
