@@ -41,6 +41,20 @@ def test_amt_as_the_package():
     assert score == pytest.approx(float(said["amt.score"][0]), abs=1e-3)
 
 
+def test_the_middle_is_cut_to_whole_numbers_and_padded_with_its_edge():
+    frames = np.random.default_rng(0).integers(0, 255, (1, 18, 30, 3), np.uint8)
+    seen = []
+
+    def almost_one_more(first, second):
+        seen.append(np.asarray(first))
+        return first + 0.9 / 255, first
+
+    np.testing.assert_array_equal(predict_middle(almost_one_more, frames, frames), frames)
+    assert seen[0].shape == (1, 32, 32, 3)
+    rows, columns = np.clip(np.arange(32) - 7, 0, 17), np.clip(np.arange(32) - 1, 0, 29)
+    np.testing.assert_allclose(seen[0][0] * 255, frames[0][rows][:, columns], atol=1e-4)
+
+
 def test_a_look_up_is_a_bilinear_sample_of_the_correlations():
     random = np.random.default_rng(0)
     first, second = random.normal(size=(2, 1, 4, 5, 3))
