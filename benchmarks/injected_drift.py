@@ -262,6 +262,7 @@ def main() -> None:
     videos = {clip.video for clip in clips}
     if len(videos) < 2:
         raise InputError(f"{args.videos}: an identity swap needs two videos with a shot of {SECONDS:g} s or more")
+    commit = provenance.commit()  # before its own tables are written
     by_video = ranked_rightly(clips, metrics, readings)
     shares = over_videos(by_video)
     weights = f" --weights={args.weights}" if args.weights else ""
@@ -277,7 +278,7 @@ def main() -> None:
         args.out / "table.json",
         {
             "command": command,
-            "commit": provenance.commit(),
+            "commit": commit,
             "clips": [{"video": clip.video, "start": clip.start} for clip in clips],
             "strengths": STRENGTHS,
             "ranked_rightly": shares,
