@@ -23,7 +23,7 @@ from mpjax.evaluation.metrics.companions import COMPANIONS
 from mpjax.evaluation.metrics.flicker import TemporalFlickering
 from mpjax.evaluation.metrics.metric import Score, measure
 from mpjax.evaluation.metrics.videos import Video, find_videos
-from mpjax.evaluation.whole_files import write_file, write_json
+from mpjax.whole_files import write_file, write_json
 
 STRENGTHS = (0.0, 0.5, 1.0)
 FPS = 8.0

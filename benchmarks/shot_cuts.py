@@ -27,7 +27,7 @@ from mpjax.data.raw.entries import read_entries
 from mpjax.data.raw.measure import Measured, measure
 from mpjax.data.raw.shots import ShotDetector
 from mpjax.errors import InputError
-from mpjax.evaluation.whole_files import write_json
+from mpjax.whole_files import write_json
 
 FPS = 24.0
 # A cut counts as found within this many seconds: labels are half the distance of two frames looked at, a dissolve's
@@ -35,7 +35,11 @@ FPS = 24.0
 TOLERANCE = 0.3
 OVERLAPS = {"hard": 0, "dissolves of 0.5 s": 12, "dissolves of 1 s": 24}
 # What thresholds are chosen from on one half of the clips, around those of `ShotDetector`.
-GRID = {"unlike": (0.25, 0.35, 0.45), "stands_out": (1.4, 1.7, 2.1), "off_line": (0.3, 0.4, 0.5)}
+GRID: dict[str, tuple[Any, ...]] = {
+    "unlike": (0.25, 0.35, 0.45),
+    "stands_out": (1.4, 1.7, 2.1),
+    "off_line": (0.3, 0.4, 0.5),
+}
 
 
 class Video(NamedTuple):
@@ -103,9 +107,10 @@ def joins(clips: Mapping[str, Video], times: int, seed: int) -> dict[str, list[V
 
 def chosen(videos: Sequence[Video]) -> ShotDetector:
     """The thresholds of `GRID` with the most cuts found less false ones; of equal ones the middle one."""
-    detectors = [
-        replace(ShotDetector(), **dict(zip(GRID, values, strict=True))) for values in itertools.product(*GRID.values())
+    places: list[dict[str, Any]] = [
+        dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())
     ]
+    detectors = [replace(ShotDetector(), **place) for place in places]
     tallies = [count(detector, videos) for detector in detectors]
     worth = [tally.found - tally.false for tally in tallies]
     best = [detector for detector, value in zip(detectors, worth, strict=True) if value == max(worth)]
@@ -196,7 +201,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{kind}: {tally}", flush=True)
     moved = motions(measured, cameras)
     for row in moved:
-        print("camera {camera:.4f}, dynamism {dynamism:.4f}, {label}: {file}".format(**row))
+        print(f"camera {row['camera']:.4f}, dynamism {row['dynamism']:.4f}, {row['label']}: {row['file']}")
     return {
         "seed": args.seed,
         "tolerance_seconds": TOLERANCE,
