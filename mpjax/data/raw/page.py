@@ -10,7 +10,7 @@ from PIL import Image
 from mpjax import markup
 
 STYLE = """
-body { max-width: 80rem; } figure { display: inline-block; width: 26em; margin: 0 1em 1em 0; vertical-align: top; }
+body { max-width: 80rem; } figure { display: inline-block; width: 23em; margin: 0 1em 1em 0; vertical-align: top; }
 figure img { image-rendering: auto; width: 100%; } figcaption { overflow-wrap: anywhere; } .out { color: #c33; }
 """
 
