@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.shot_cuts", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("videos", type=Path)
     parser.add_argument("--labels", type=Path, required=True, help="folder of shot_cuts.csv and cameras.csv")
-    parser.add_argument("--joins", type=int, default=20, help="random joins of each kind (default: 20)")
+    parser.add_argument("--joins", type=int, default=12, help="random joins of each kind (default: 12)")
     parser.add_argument("--seed", type=int, default=0, help="of the joins of all clips (default: 0)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(arguments)
