@@ -4,9 +4,11 @@
 
 writes synthetic records of the config's shapes into a temporary folder, as ArrayRecord and as WebDataset tars with the
 same arrays, and reads the same records of both in turn, each in a process of its own, so that they share whatever else
-the machine does. What training consumes follows from operations counted by shape (`models/flops.py`): a segment takes
-four forward passes' worth (forward, backward, and the forward again that rematerialisation repeats) at the utilisation
-that `--mfu` states. WebDataset with torch's DataLoader is read by the Python of `--rival`, which has both installed.
+the machine does. Both read from the page cache, since the files were just written: the way from there to a batch is
+measured, not a disk. What training consumes follows from operations counted by shape (`models/flops.py`): a segment
+takes four forward passes' worth (forward, backward, and the forward again that rematerialisation repeats) at the
+utilisation that `--mfu` states. WebDataset with torch's DataLoader is read by the Python of `--rival`, which has both
+installed.
 """
 
 import argparse
@@ -166,6 +168,7 @@ def _measure(args: argparse.Namespace, arguments: list[str]) -> str:
         "consumed_by_one_h200": needed,
         "mfu": args.mfu,
         "headroom": {name: rate / needed for name, rate in rates.items()},
+        "files_in": "page cache",
         "rounds": rounds,
         "sizes": {key: value for key, value in sizes.items() if key != "tars"},
     }

@@ -30,7 +30,7 @@ from mpjax.evaluation.metrics.metric import Metric, Score, measure
 from mpjax.evaluation.metrics.registry import choose
 from mpjax.evaluation.metrics.videos import Video, find_videos
 from mpjax.evaluation.vbench.offers import VBENCH
-from mpjax.evaluation.whole_files import write_file, write_json
+from mpjax.whole_files import write_file, write_json
 
 STRENGTHS = (0.0, 0.5, 1.0)
 FPS = 8.0

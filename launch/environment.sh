@@ -1,6 +1,8 @@
 # Sourced by the launch scripts. Defines
 #   prepare_environment [dev]      makes .venv at the root of the repository and installs into it, only when the
 #                                  requirements, the Python or the place of the repository changed
+#   prepare_beam                   makes an environment inside it for the tests of Apache Beam, whose packages are older
+#                                  ones than the rest has; sets VENV_PYTHON to its Python
 #   prepare_accelerator EXTRA      adds JAX for tpu, cuda12 or cuda13 where it is missing
 #   cuda_extra                     prints cuda12 or cuda13, whichever the driver of this machine can run
 #
@@ -42,7 +44,7 @@ _fingerprint() {
     "$1" - "$ROOT" <<'PYTHON_CODE'
 import hashlib, pathlib, platform, sys
 digest = hashlib.sha256(f"{platform.python_implementation()} {platform.python_version()} {sys.argv[1]}".encode())
-for name in ("pyproject.toml", "requirements.txt", "requirements-dev.txt", "requirements-plan.txt"):
+for name in ("pyproject.toml", *(f"requirements{kind}.txt" for kind in ("", "-dev", "-plan", "-beam"))):
     digest.update(pathlib.Path(sys.argv[1], name).read_bytes())
 print(digest.hexdigest())
 PYTHON_CODE
@@ -79,6 +81,19 @@ prepare_environment() {
     echo "$kind $fingerprint" >"$stamp"
     MPJAX_INSTALL_SECONDS=$((SECONDS - start))
     echo "environment: installed in $MPJAX_INSTALL_SECONDS s"
+}
+
+prepare_beam() {
+    if [[ -n "${MPJAX_PYTHON:-}" ]]; then return; fi
+    local folder="$ROOT/.venv/beam" python="$VENV_PYTHON" fingerprint
+    fingerprint="$(_fingerprint "$python")"
+    VENV_PYTHON="$folder/bin/python"
+    if [[ "$(cat "$folder/installed" 2>/dev/null)" == "$fingerprint" ]]; then return; fi
+    echo "environment: installing Apache Beam into $folder"
+    "$python" -m venv --clear "$folder" &&
+        "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check \
+            -r "$ROOT/requirements.txt" -r "$ROOT/requirements-beam.txt" pytest &&
+        echo "$fingerprint" >"$folder/installed"
 }
 
 prepare_accelerator() {

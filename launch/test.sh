@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint, types and tests; runs every part and names those that failed.
 #
-#   ./launch/test.sh [--slow] [pytest arguments]      --slow adds the tests that take minutes
+#   ./launch/test.sh [--slow] [pytest arguments]      --slow adds the tests that take minutes, and those of Beam
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -28,6 +28,14 @@ part "ruff check" "$VENV_PYTHON" -m ruff check .
 part "ruff format" "$VENV_PYTHON" -m ruff format --check .
 part "mypy" "$VENV_PYTHON" -m mypy
 part "pytest" "$VENV_PYTHON" -m pytest -m "$marker" -n 2 "$@"
+
+beam_tests() {
+    # The import first: without Beam its test would be skipped.
+    prepare_beam && "$VENV_PYTHON" -c "import apache_beam" && "$VENV_PYTHON" -m pytest tests/data/test_beam.py
+}
+if [[ -z "$marker" ]]; then
+    part "beam" beam_tests
+fi
 
 if [[ -n "$failed" ]]; then
     echo "failed: ${failed#, }" >&2

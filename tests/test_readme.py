@@ -1,4 +1,4 @@
-"""The README names only commands, flags, fields and files that exist."""
+"""The README and the manual of data name only commands, flags, fields and files that exist."""
 
 import dataclasses
 import fnmatch
@@ -14,7 +14,8 @@ from mpjax.training.curriculum import Stage
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^python -m mpjax (.*)$", README, re.MULTILINE)
+DATA = (ROOT / "docs" / "data.md").read_text()
+COMMANDS = re.findall(r"^python -m mpjax (.*)$", README + DATA, re.MULTILINE)
 
 
 def dataclasses_of(hint):

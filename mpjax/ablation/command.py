@@ -13,8 +13,8 @@ from mpjax.ablation.schedule import Task, work
 from mpjax.compilation import keep_compiled
 from mpjax.errors import InputError
 from mpjax.evaluation.step_time import paired_step_times
-from mpjax.evaluation.whole_files import write_json
 from mpjax.experiment import fingerprint
+from mpjax.whole_files import write_json
 
 Say = Callable[[str], None]
 

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from mpjax.ablation.design import Ablation
 from mpjax.ablation.rows import Interval, Row, metrics_of, over_seeds
 from mpjax.evaluation.report_figures import (
-    SERIES,
     blank_figure,
     drift_figure,
     legend,
@@ -16,6 +15,7 @@ from mpjax.evaluation.report_figures import (
     series_colour,
     series_style,
 )
+from mpjax.markup import SERIES
 
 
 def figures(ablation: Ablation, rows: Sequence[Row], results: Sequence[dict]) -> dict[str, Figure]:

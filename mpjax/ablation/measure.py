@@ -18,11 +18,11 @@ from mpjax.data.recallworld.world import World
 from mpjax.datasets import open_datasets
 from mpjax.evaluation.drift import evaluate_drift
 from mpjax.evaluation.recall import evaluate_recall
-from mpjax.evaluation.whole_files import write_json
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.curriculum import total_steps
 from mpjax.training.loop import train
 from mpjax.weights import load_run, steps_of
+from mpjax.whole_files import write_json
 
 Say = Callable[[str], None]
 

@@ -9,7 +9,7 @@ from mpjax.ablation.rows import as_csv, rows_of
 from mpjax.ablation.tables import summary
 from mpjax.evaluation import claims, verdict
 from mpjax.evaluation.report_figures import png
-from mpjax.evaluation.whole_files import write_file, write_json
+from mpjax.whole_files import write_file, write_json
 
 
 def write_results(ablation: Ablation, results: Sequence[dict], step_times: dict[str, dict], out: Path) -> list[str]:

@@ -175,7 +175,7 @@ class ClipEncoder:
         )
 
     def record(self, clip: Clip, cache: ArrayCache) -> dict[str, Any]:
-        """The record of a clip that was encoded (`records.Schema`)."""
+        """The record of a clip that was encoded (`records.features`)."""
         height, width = clip.bucket
         record = {
             "id": clip.id,

@@ -12,6 +12,7 @@ from mpjax.data.media import Media
 from mpjax.data.raw.clip import Clip
 from mpjax.data.video import read_frames
 from mpjax.errors import InputError
+from mpjax.whole_files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +94,6 @@ def _frames(
                 note=notes.append,
             )
         )
-        memory.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"frames": count, "note": "".join(notes)}))
-        partial.replace(path)
+        write_json(path, {"frames": count, "note": "".join(notes)})
     found = json.loads(path.read_text())
     return found["frames"], found["note"]

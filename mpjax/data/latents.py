@@ -24,7 +24,8 @@ from safetensors.numpy import load_file
 
 from mpjax import codecs
 from mpjax.conditioning.cache import Arrays
-from mpjax.data.records import TEXTS, quiet
+from mpjax.data.array_records import quiet
+from mpjax.data.records import TEXTS
 from mpjax.errors import InputError
 
 DATASET_FILE = "dataset.json"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import grain
 
 from mpjax.data.batch import Batch
+from mpjax.data.heap import keep_freed_blocks
 
 
 def remapped(dataset: grain.MapDataset, batch_at: Callable[[int], int]) -> grain.MapDataset:
@@ -34,7 +35,7 @@ class _Remapped:
 
 
 def read_from(dataset: grain.MapDataset, step: int, *, threads: int = 1, prefetch: int = 4) -> Iterator[Batch]:
-    """Batches `step`, `step + 1`, … prepared by background threads.
+    """Batches `step`, `step + 1`, … prepared by background threads; from now on, this process keeps freed memory.
 
     Args:
         dataset: element n is batch n.
@@ -42,6 +43,7 @@ def read_from(dataset: grain.MapDataset, step: int, *, threads: int = 1, prefetc
         threads: reader threads.
         prefetch: batches prepared ahead.
     """
+    keep_freed_blocks()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(dataset[step:].to_iter_dataset(options))
 

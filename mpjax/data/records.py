@@ -1,20 +1,15 @@
-"""Records on disk: what a clip's record holds, and the TFDS builder that writes shards of them as ArrayRecord.
+"""Records on disk: what a clip's record holds, and the TFDS builder that writes shards of them as ArrayRecord."""
 
-The same examples give the same bytes, and building is silent. Neither writing nor reading needs TensorFlow.
-"""
-
-import io
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
-from array_record.python import array_record_module
-from tensorflow_datasets.proto import tf_example_pb2
+
+from mpjax.data.array_records import OfflineBuilder, prepare
 
 EMBEDDINGS = ("text", "pooled", "image")
 TEXTS = ("id", "source", "source_hash", "caption", "scores", "codec")
@@ -48,12 +43,11 @@ def features(channels: int, embedding_widths: Mapping[str, int]) -> tfds.feature
     )
 
 
-class LatentClips(tfds.core.ShardBasedBuilder):
+class LatentClips(OfflineBuilder, tfds.core.ShardBasedBuilder):
     """Writes records in the given order into the given shards, here or on Beam's workers."""
 
     VERSION = tfds.core.Version("2.0.0")
-    # Nothing is downloaded; the inherited look-up of checksums needs a package that TFDS does not install.
-    url_infos = None
+    COMPRESSED = False
 
     def __init__(
         self,
@@ -67,18 +61,10 @@ class LatentClips(tfds.core.ShardBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Video clips as latents of a codec; see dataset.json beside this file.",
-            features=self._stored,
-            disable_shuffling=True,
-        )
+        return self.described("Video clips as latents of a codec; see dataset.json beside this file.", self._stored)
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable]]:
         return {split: [_Keyed(make) for _, make in shards] for split, shards in self._shards.items()}
-
-    def _example_writer(self) -> tfds.core.ExampleWriter:
-        return UncompressedExampleWriter(file_format=self.info.file_format)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
@@ -115,48 +101,7 @@ def write_shards(
         directory: made where it is missing.
         stored: see `features`.
         shards: by split, in order: how many records, and what makes them.
-        beam_options: `PipelineOptions` of the Beam pipeline that is to write; None writes here, one after another.
+        beam_options: see `array_records.prepare`.
     """
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    if beam_options is not None:
-        config = config.replace(beam_options=beam_options, beam_runner=beam_options.get_all_options()["runner"])
-    with quiet():
-        builder = LatentClips(stored=stored, shards=shards, data_dir=directory, file_format="array_record")
-        builder.download_and_prepare(download_config=config)
-    return Path(builder.data_dir)
-
-
-class OrderedExampleWriter(tfds.core.ExampleWriter):
-    """Writes the features of an example in a fixed order, which protobuf draws anew in every process."""
-
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
-        """See `tfds.core.ExampleWriter.write`."""
-        return super().write(path, ((key, _ordered(data)) for key, data in examples))
-
-
-class UncompressedExampleWriter(tfds.core.ExampleWriter):
-    """Leaves out the compression, which costs a reader more than all else and takes little off bfloat16 latents."""
-
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
-        """See `tfds.core.ExampleWriter.write`; records of a group of one are read at random."""
-        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-        for _, data in examples:
-            writer.write(_ordered(data))
-        writer.close()
-
-
-def _ordered(example: bytes) -> bytes:
-    return tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """TFDS logs every step, prints, and draws progress bars; exceptions still come through."""
-    verbosity = logging.get_verbosity()
-    tfds.disable_progress_bar()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
+    make = functools.partial(LatentClips, stored=stored, shards=shards)
+    return prepare(make, directory, beam_options=beam_options)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from mpjax.errors import InputError
 from mpjax.evaluation.report_page import page
-from mpjax.evaluation.whole_files import plain, write_file, write_json
+from mpjax.whole_files import plain, write_file, write_json
 
 
 def write_report(report: dict, pictures: dict[str, bytes], folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """The figures of the report, as SVG that stands inside an HTML page.
 
 The colours of a drawing are replaced by CSS variables and `currentColor`, so that one figure reads on a light and on a
-dark page (`report_page` defines them). Text stays text. The same numbers give the same bytes.
+dark page (`markup` defines them). Text stays text. The same numbers give the same bytes.
 """
 
 import io
@@ -13,13 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from mpjax.markup import SERIES
+
 INK = "#1b1f24"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#5d5d5d")
-"""Okabe and Ito's colours, which stay apart under every colour blindness; on white."""
-
-SERIES_ON_DARK = ("#56b4e9", "#ff9a4d", "#3fd0a5", "#eeaccf", "#f0e442", "#c0c0c0")
-"""The same series on a dark page."""
-
 _MARKERS = "os^Dv*"
 _WIDTH = 7.6
 

@@ -7,7 +7,7 @@ import itertools
 from html import escape
 from urllib.parse import quote
 
-from mpjax.evaluation import markup
+from mpjax import markup
 from mpjax.evaluation.report_figures import DRAWINGS, svg
 
 

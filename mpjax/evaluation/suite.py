@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpjax import config
 from mpjax.errors import InputError
-from mpjax.evaluation.whole_files import write_file
+from mpjax.whole_files import write_file
 
 VIDEOS = "suite.jsonl"
 SCRIPT = "generate.sh"

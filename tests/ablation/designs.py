@@ -4,7 +4,7 @@ from mpjax import config
 from mpjax.ablation.cells import make_cell
 from mpjax.ablation.design import Ablation
 from mpjax.ablation.measure import result_path
-from mpjax.evaluation.whole_files import write_json
+from mpjax.whole_files import write_json
 
 TINY = f"{config.find('drift_tiny.py')}:smoke"
 

@@ -12,8 +12,8 @@ from mpjax.ablation import command
 from mpjax.ablation.cells import make_cell
 from mpjax.ablation.command import ablate
 from mpjax.errors import InputError
-from mpjax.evaluation.whole_files import write_json
 from mpjax.experiment import fingerprint
+from mpjax.whole_files import write_json
 from tests.ablation.designs import design, leave_result, stage, times
 
 

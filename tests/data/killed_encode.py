@@ -9,6 +9,7 @@ may lie within one of them. Prints as JSON how many children were killed, and th
 import json
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -54,19 +55,18 @@ def child(videos: Path, output: Path, *, die_at: int | None = None, seconds: flo
     if pid == 0:
         status = 1
         try:
-            if seconds is not None:
-                # From outside of the interpreter, so that it strikes in the middle of native code, too.
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.setitimer(signal.ITIMER_REAL, seconds)
             os.write(send, str(encode(videos, output, die_at)).encode())
             status = 0
         finally:
             os._exit(status)
     os.close(send)
+    # From outside, so that it strikes in the middle of native code, too.
+    if seconds is not None and not select.select([receive], [], [], seconds)[0]:
+        os.kill(pid, signal.SIGKILL)
     with os.fdopen(receive) as pipe:
         said = pipe.read()
     _, status = os.waitpid(pid, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGALRM)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert killed or status == 0, status
     return not killed, int(said or 0)
 

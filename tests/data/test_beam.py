@@ -1,10 +1,14 @@
 """The same dataset through Apache Beam; runs where requirements-beam.txt is installed."""
 
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
 from mpjax import codecs
+from mpjax.__main__ import parser
 from mpjax.data import assembly
 from mpjax.data.beam import pipeline_options
 from mpjax.data.clip_encoding import ClipEncoder
@@ -33,6 +37,23 @@ def test_beam_gives_the_bytes_of_the_local_path(tmp_path, monkeypatch):
     assert names == sorted(path.name for path in (tmp_path / "beam").iterdir())
     for name in names:
         assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "beam" / name).read_bytes(), name
+
+
+def test_dataflow_is_asked_for_accelerators():
+    """By the command of docs/data.md."""
+    pytest.importorskip("apache_beam")
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+    from apache_beam.transforms.environments import resource_hints_from_options
+
+    manual = (Path(__file__).parent.parent.parent / "docs" / "data.md").read_text()
+    (command,) = re.findall(r"^python -m mpjax (.*DataflowRunner.*)$", manual, re.MULTILINE)
+    args = parser().parse_args(shlex.split(command))
+    options = pipeline_options(args.beam_runner, shlex.split(args.beam_options))
+    assert resource_hints_from_options(options) == {
+        "beam:resources:accelerator:v1": b"type:nvidia-l4;count:1;install-nvidia-driver",
+        "beam:resources:min_ram_bytes:v1": b"64000000000",
+    }
+    assert options.view_as(GoogleCloudOptions).project == "PROJECT"
 
 
 def test_without_beam(monkeypatch):

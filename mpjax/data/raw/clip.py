@@ -8,6 +8,7 @@ from typing import Any
 
 from mpjax.data.media import Media
 from mpjax.errors import InputError
+from mpjax.whole_files import whole_file
 
 CLIPS_FILE = "clips.jsonl"
 
@@ -61,10 +62,8 @@ class Clip:
 
 def write_clips(path: Path, clips: Iterable[Clip]) -> None:
     """One JSON object a line, in the order given, with absolute paths; the file appears at once."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(clip_to_json(clip), sort_keys=True) + "\n" for clip in clips)
-    partial.replace(path)
+    with whole_file(path) as file:
+        file.writelines(f"{json.dumps(clip_to_json(clip), sort_keys=True)}\n".encode() for clip in clips)
 
 
 def read_clips(path: Path) -> Iterator[Clip]:

@@ -3,10 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from mpjax.data.raw.clip import Clip
 from mpjax.data.raw.filters import SCORES
-from mpjax.data.raw.page import figure, heading, jpeg, page, scores_line, table
+from mpjax.data.raw.page import figure, page, scores_line, table
 from mpjax.data.raw.scan import Scanned
+from mpjax.markup import section
+from mpjax.whole_files import write_file
 
 # Of each group: a page with all of 16,000 clips opens in no browser.
 SHOWN = 200
@@ -41,7 +45,7 @@ class ContactSheet:
             self._reasons[group] += 1
             shown = self._figures.setdefault(group, [])
             if len(shown) < SHOWN:
-                shown.append(_figure(clip, jpeg(views)))
+                shown.append(_figure(clip, views))
 
     def summary(self) -> str:
         """One line for the terminal."""
@@ -57,20 +61,20 @@ class ContactSheet:
         counts = ((SCORES[name], str(count)) for name, count in self._reasons.most_common() if name)
         parts = [f"<p>{self.summary()}</p>", table(hours)]
         if len(self._reasons) > 1:
-            parts += [heading("Left out, by the filter that did it"), table(counts)]
+            parts.append(section("Left out, by the filter that did it", table(counts)))
         if self._problems:
-            parts += [heading("Entries that cannot be used, or end early"), table(self._problems)]
+            parts.append(section("Entries that cannot be used, or end early", table(self._problems)))
         for group in sorted(self._figures):
             title = "Kept" if not group else f"Left out: {SCORES[group]}"
             more = self._reasons[group] - len(self._figures[group])
-            parts.append(heading(title + (f" (the first {SHOWN}, {more} more)" if more else "")))
-            parts += self._figures[group]
-        path.write_text(page("Scan", parts), encoding="utf-8")
+            title += f" (the first {SHOWN}, {more} more)" if more else ""
+            parts.append(section(title, *self._figures[group]))
+        write_file(path, page("Scan", parts))
 
     def _hours(self) -> list[tuple[str, float]]:
         return [("read", self._seconds), ("in clips", self._clip_seconds), ("kept", self._kept_seconds)]
 
 
-def _figure(clip: Clip, picture: bytes) -> str:
+def _figure(clip: Clip, views: np.ndarray) -> str:
     place = f"{clip.name}, {clip.start:.2f} to {clip.end:.2f} s, {clip.segments} segments"
-    return figure(picture, [place, scores_line(clip.scores), clip.caption[:200]], clip.reason)
+    return figure(views, [place, scores_line(clip.scores), clip.caption[:200]], clip.reason)

@@ -11,9 +11,11 @@ import numpy as np
 from mpjax.data.raw.clip import Clip, read_clips
 from mpjax.data.raw.entries import Entry
 from mpjax.data.raw.geometry import Geometry
-from mpjax.data.raw.page import figure, heading, jpeg, page, table
+from mpjax.data.raw.page import figure, page, table
 from mpjax.data.video import probe, read_frames
 from mpjax.errors import InputError
+from mpjax.markup import section
+from mpjax.whole_files import write_file
 
 SAMPLES, THUMBNAILS, THUMBNAIL_HEIGHT = 5, 24, 144
 
@@ -72,17 +74,15 @@ class Inspection:
     def html(self) -> str:
         """A page with frames."""
         parts = [table([(value, name) for name, value in self._counts()])]
-        for title, rows in self._tables():
-            parts += [heading(title), table(rows)]
+        parts += [section(title, table(rows)) for title, rows in self._tables()]
         if self.thumbnails:
-            parts += [heading("Frames"), *(figure(jpeg(frame[None]), [name]) for frame, name in self.thumbnails)]
+            parts.append(section("Frames", *(figure(frame[None], [name]) for frame, name in self.thumbnails)))
         return page(self.place, parts)
 
     def write(self, page: Path | None) -> str:
         """Its text; also writes it as a page where a path for one is given."""
         if page is not None:
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(self.html(), encoding="utf-8")
+            write_file(page, self.html())
         return self.text()
 
     def _counts(self) -> list[tuple[str, str]]:

@@ -1,56 +1,44 @@
-"""Pages that need no other file: text, tables, and frames as JPEG inside the HTML."""
+"""What the pages of raw material share: frames as JPEG with lines below them, side by side."""
 
-import base64
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 
 import numpy as np
 from PIL import Image
 
+from mpjax import markup
+
 STYLE = """
-body { font: 14px/1.4 sans-serif; margin: 2em; max-width: 80em }
-table { border-collapse: collapse } td, th { padding: .15em .8em .15em 0; text-align: left; vertical-align: top }
-figure { display: inline-block; margin: 0 1em 1em 0; width: 26em; vertical-align: top } img { width: 100% }
-figcaption { font-size: 12px; overflow-wrap: anywhere } .out { color: #a00 } pre { white-space: pre-wrap }
+body { max-width: 80rem; } figure { display: inline-block; width: 23em; margin: 0 1em 1em 0; vertical-align: top; }
+figure img { image-rendering: auto; width: 100%; } figcaption { overflow-wrap: anywhere; } .out { color: #c33; }
 """
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """A whole HTML document."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return (
-        f"<!doctype html><html><head>{head}</head><body><h1>{html.escape(title)}</h1>{''.join(parts)}</body></html>\n"
-    )
+    """A whole HTML document; the title is text."""
+    return markup.document(title, parts, style=STYLE)
 
 
-def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
+def table(rows: Iterable[Sequence[str]]) -> str:
     """Cells are text."""
-    cells = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in header)}</tr>"] if header else []
-    cells += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
-    return f"<table>{''.join(cells)}</table>"
+    return markup.table([], [[escape(cell) for cell in row] for row in rows])
 
 
-def figure(picture: bytes, lines: Sequence[str], warning: str = "") -> str:
-    """A JPEG with lines of text below it, and one in red."""
-    source = base64.b64encode(picture).decode()
-    below = "<br>".join(map(html.escape, lines)) + (f'<br><b class="out">{html.escape(warning)}</b>' if warning else "")
-    return f'<figure><img src="data:image/jpeg;base64,{source}"><figcaption>{below}</figcaption></figure>'
-
-
-def heading(text: str) -> str:
-    """Of a section."""
-    return f"<h2>{html.escape(text)}</h2>"
-
-
-def jpeg(pictures: np.ndarray) -> bytes:
-    """Frames uint8 `[n, h, w, 3]` side by side."""
-    strip = np.concatenate(list(pictures), axis=1)
-    buffer = io.BytesIO()
-    Image.fromarray(strip).save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+def figure(pictures: np.ndarray, lines: Sequence[str], warning: str = "") -> str:
+    """Frames uint8 `[n, h, w, 3]` side by side, with lines of text below them, and one in red."""
+    more = [escape(line) for line in lines[1:]]
+    if warning:
+        more.append(f'<b class="out">{escape(warning)}</b>')
+    return markup.picture(_jpeg(pictures), lines[0], *more, kind="jpeg")
 
 
 def scores_line(scores: Mapping[str, float]) -> str:
     """`dynamism 0.042, camera 0.001`."""
     return ", ".join(f"{name} {value:.3g}" for name, value in scores.items())
+
+
+def _jpeg(pictures: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(pictures), axis=1)).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

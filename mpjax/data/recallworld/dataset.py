@@ -8,6 +8,7 @@ does `tfds.builder_from_directory`. No TensorFlow is needed for either.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,23 +17,21 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mpjax.data.array_records import OfflineBuilder, prepare, quiet
 from mpjax.data.filmstrip import to_uint8
 from mpjax.data.recallworld.clips import SPLITS, Clip, clip_seed, sample_clip, sidecar
 from mpjax.data.recallworld.render import render
 from mpjax.data.recallworld.world import World
-from mpjax.data.records import OrderedExampleWriter, quiet
 from mpjax.errors import InputError
 
 DESCRIPTION = "recallworld.json"
 DTYPES = ("uint8", "float32")
 
 
-class RecallWorldClips(tfds.core.GeneratorBasedBuilder):
+class RecallWorldClips(OfflineBuilder, tfds.core.GeneratorBasedBuilder):
     """Writes clips in the order of their numbers; clip i of a split is clip i of batch 0 of that split and seed."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded; the inherited look-up of checksums needs a package that TFDS does not install.
-    url_infos = None
 
     def __init__(
         self,
@@ -53,29 +52,23 @@ class RecallWorldClips(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         size, total = self._world.frame_size, 1 + self._segments * self._world.segment_frames
         raw = tfds.features.Encoding.BYTES
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=f"RecallWorld, scene {self._world.scene}; see {DESCRIPTION} beside this file.",
-            features=tfds.features.FeaturesDict(
+        dtype = np.dtype(self._dtype)
+        return self.described(
+            f"RecallWorld, scene {self._world.scene}; see {DESCRIPTION} beside this file.",
+            tfds.features.FeaturesDict(
                 {
                     "id": tfds.features.Text(),
-                    "frames": tfds.features.Tensor(
-                        shape=(total, size, size, 3), dtype=np.dtype(self._dtype), encoding=raw
-                    ),
+                    "frames": tfds.features.Tensor(shape=(total, size, size, 3), dtype=dtype, encoding=raw),
                     "sprites": tfds.features.Tensor(shape=(None,), dtype=np.int32, encoding=raw),
                     "positions": tfds.features.Tensor(shape=(None, total, 2), dtype=np.int32, encoding=raw),
                     "visible": tfds.features.Tensor(shape=(None, total), dtype=np.uint8, encoding=raw),
                     "sidecar": tfds.features.Text(),
                 }
             ),
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         return {split: self._generate_examples(split) for split in self._counts}
-
-    def _example_writer(self) -> tfds.core.ExampleWriter:
-        return OrderedExampleWriter(file_format=self.info.file_format)
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for index in range(self._counts[split]):
@@ -151,10 +144,7 @@ def write_clips(
         "seed": seed,
         "dtype": dtype,
     }
-    with quiet():
-        builder = RecallWorldClips(**fields, data_dir=directory, file_format="array_record")
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    made = Path(builder.data_dir)
+    made = prepare(functools.partial(RecallWorldClips, **fields), directory)
     described = {
         **fields,
         "world": {**dataclasses.asdict(world), "reach": list(world.reach)},

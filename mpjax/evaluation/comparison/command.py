@@ -10,7 +10,7 @@ from mpjax.errors import InputError
 from mpjax.evaluation.comparison.frames import frames_at, strip
 from mpjax.evaluation.comparison.gather import System, read_systems, rows_of
 from mpjax.evaluation.comparison.page import comparison_page
-from mpjax.evaluation.whole_files import plain, write_file, write_json
+from mpjax.whole_files import plain, write_file, write_json
 
 COLUMNS = ("system", "metric", "seconds", "videos", "value", "ci95_low", "ci95_high", "drift")
 

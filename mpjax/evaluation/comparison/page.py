@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from mpjax.evaluation import markup
+from mpjax import markup
 from mpjax.evaluation.comparison.figures import curve_figure, scatter_figure
 from mpjax.evaluation.comparison.gather import (
     TABLE_1,

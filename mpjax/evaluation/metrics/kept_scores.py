@@ -18,7 +18,7 @@ from mpjax.data.media import Media
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.metric import Score
 from mpjax.evaluation.metrics.score_files import NAME, as_row, from_row
-from mpjax.evaluation.whole_files import write_json
+from mpjax.whole_files import write_json
 
 
 def content_of(video: Path, image: Path | None) -> str:

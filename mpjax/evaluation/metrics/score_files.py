@@ -11,7 +11,7 @@ from typing import Any
 from mpjax.errors import InputError
 from mpjax.evaluation.metrics.metric import Score
 from mpjax.evaluation.metrics.pool import pool
-from mpjax.evaluation.whole_files import write_file, write_json
+from mpjax.whole_files import write_file, write_json
 
 NAME = "scores.json"
 COLUMNS = ("video", "seconds", "metric", "value", "start", "end", "drift", "reason")

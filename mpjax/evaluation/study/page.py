@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from mpjax import markup
 from mpjax.data.clip_sources import Source, find_sources
 from mpjax.data.media import Media
 from mpjax.errors import InputError
-from mpjax.evaluation import markup
-from mpjax.evaluation.whole_files import write_file, write_json
+from mpjax.whole_files import write_file, write_json
 
 QUESTION = "Which video is better?"
 SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".ogv")  # those of VIDEO_SUFFIXES that browsers play

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpjax.evaluation import markup
+from mpjax import markup
 from mpjax.evaluation.report_figures import blank_figure, series_style, svg
 from mpjax.evaluation.statistics import wilson_interval
 from mpjax.evaluation.study.ballots import Ballot, as_votes, read_ballots
@@ -23,7 +23,7 @@ from mpjax.evaluation.study.ratings import (
     sequential_elo,
     votes_needed,
 )
-from mpjax.evaluation.whole_files import plain, write_file, write_json
+from mpjax.whole_files import plain, write_file, write_json
 
 POWER = 0.8
 

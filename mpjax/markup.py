@@ -9,7 +9,11 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from mpjax.evaluation.report_figures import SERIES, SERIES_ON_DARK
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#5d5d5d")
+"""Okabe and Ito's colours, which stay apart under every colour blindness; on white."""
+
+SERIES_ON_DARK = ("#56b4e9", "#ff9a4d", "#3fd0a5", "#eeaccf", "#f0e442", "#c0c0c0")
+"""The same series on a dark page."""
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --quiet: #59636e; --line: #d5dae0; LIGHT }
@@ -63,11 +67,12 @@ def island(name: str, data: Any) -> str:
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
-def picture(png: bytes, caption: str) -> str:
-    """A figure with a PNG inside it; the caption is text."""
+def picture(image: bytes, caption: str, *more: str, kind: str = "png") -> str:
+    """A figure with a picture inside it, a PNG or a JPEG (`kind="jpeg"`); the caption is text, what follows it HTML."""
     words = escape(caption, quote=True)
-    encoded = base64.b64encode(png).decode()
-    return f'<figure><img alt="{words}" src="data:image/png;base64,{encoded}"><figcaption>{words}</figcaption></figure>'
+    source = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+    below = "<br>".join((words, *more))
+    return f'<figure><img alt="{words}" src="{source}"><figcaption>{below}</figcaption></figure>'
 
 
 def section(title: str, *parts: str) -> str:
