@@ -209,18 +209,22 @@ def parser() -> argparse.ArgumentParser:
     verb = add("plan", verbs.plan, "Compile a run for a TPU slice that is not here: memory, traffic, and time at best.")
     verb.add_argument("--config", required=True, help=f"config file; {fields} --config.model.remat=dots")
     verb.add_argument(
-        "--topology", required=True, help="slice, such as v5p:8x8x8 or v6e:16x16; with --search a chip, such as v6e"
+        "--topology",
+        action="append",
+        required=True,
+        help="slice, such as v5p:8x8x8 or v6e:16x16; with --search a chip, such as v6e; repeatable",
     )
-    verb.add_argument("--mesh", help="such as fsdp=256,context=2 (default: all chips on fsdp)")
+    verb.add_argument("--mesh", help="such as data=8,fsdp=64 (default: fsdp as far as its shares are whole tiles)")
     verb.add_argument(
         "--step", action="append", help="'stage 1', 'stage 2', … or generate; repeatable (default: all of them)"
     )
     verb.add_argument("--segments", type=int, help="of a video in training (default: training.segments)")
+    verb.add_argument("--quick", action="store_true", help="let the compiler optimise less: a third of the time")
     verb.add_argument("--search", action="store_true", help="find the smallest slice that each stage fits")
     verb.add_argument(
         "--cache", type=Path, default=Path("runs/plan"), help="folder of what was compiled (default: runs/plan)"
     )
-    verb.add_argument("--out", type=Path, help="folder for a Markdown table, plan.md")
+    verb.add_argument("--out", type=Path, help="folder for plan.md, plan.json and, with several slices, figures")
 
     verb = add("suite", verbs.suite, "Write the commands that generate the videos of a prompt or image suite.")
     verb.add_argument("--config", required=True, help="suite file; fields as --config.info=FILE")

@@ -196,11 +196,12 @@ def plan(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.plan.command import Request, plan
 
     request = Request(
-        topology=args.topology,
+        topologies=tuple(args.topology),
         mesh=args.mesh or "",
         steps=tuple(args.step or ()),
         segments=args.segments,
         search=args.search,
+        quick=args.quick,
         cache=args.cache,
         out=args.out,
     )

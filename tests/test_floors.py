@@ -20,8 +20,8 @@ FLOORS = [
     ["experiment"],
     ["datasets", "weights"],
     ["generation", "interop.convert", "training"],
-    ["api", "evaluation", "plan"],
-    ["ablation", "demo"],
+    ["api", "evaluation"],
+    ["ablation", "demo", "plan"],
     ["verbs"],
     ["__init__", "__main__"],
 ]

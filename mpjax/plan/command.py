@@ -1,22 +1,29 @@
 """`python -m mpjax plan`: what a step would take on a TPU slice, from the TPU's own compiler on this machine."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 
 from mpjax.errors import InputError
+from mpjax.evaluation.report_figures import png
 from mpjax.experiment import Experiment
 from mpjax.parallel.mesh import MeshShape, parse_mesh
 from mpjax.plan.chips import CHIPS, parse_slice
+from mpjax.plan.figure import scaling_figures
+from mpjax.plan.meshes import spread
 from mpjax.plan.row import GENERATE, Row
 from mpjax.plan.search import Parameters, search
 from mpjax.plan.steps import network_inputs, tokens_of, topology_devices
 from mpjax.plan.store import Store
 from mpjax.plan.tables import sentence, table
+from mpjax.provenance import commit, versions
 from mpjax.training.trainable import partition
+from mpjax.whole_files import write_json
 
 Say = Callable[[str], None]
 
@@ -26,20 +33,22 @@ class Request:
     """The flags of the command.
 
     Attributes:
-        topology: a slice, `v5p:8x8x8`, or with `search` a chip, `v5p`.
+        topologies: slices, `v5p:8x8x8`, or with `search` chips, `v5p`.
         mesh: `fsdp=256,context=2`; empty is `default_mesh`.
         steps: `stage 1`, … or `generate`; empty are all stages and `generate`, or with `search` all stages.
         segments: of a video in training.
         search: look for the smallest slice that fits.
+        quick: let the compiler optimise less.
         cache: folder of compiled rows.
-        out: folder for `plan.md`, or None.
+        out: folder for `plan.md`, `plan.json` and figures, or None.
     """
 
-    topology: str
+    topologies: tuple[str, ...]
     mesh: str = ""
     steps: tuple[str, ...] = ()
     segments: int | None = None
     search: bool = False
+    quick: bool = False
     cache: Path = Path("runs/plan")
     out: Path | None = None
 
@@ -59,33 +68,43 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
     segments = experiment.training.segments if request.segments is None else request.segments
     if segments < 1:
         raise InputError(f"--segments is {segments}: it must be at least 1")
-    if request.search:
-        if request.topology not in CHIPS:
-            raise InputError(f"--topology is {request.topology!r}: with --search it is one of {', '.join(CHIPS)}")
-        topology_devices(f"{request.topology}:{CHIPS[request.topology].slices[0]}")  # is the compiler there?
-    else:
-        parse_slice(request.topology)
-        topology_devices(request.topology)
-    store = Store(request.cache)
-    rows = []
-    for step in steps:
-        if request.search:
-            rows += _search(experiment, request.topology, step, segments, store, say)
+    for topology in request.topologies:
+        if not request.search:
+            parse_slice(topology)
+            topology_devices(topology)
+        elif topology not in CHIPS:
+            raise InputError(f"--topology is {topology!r}: with --search it is one of {', '.join(CHIPS)}")
         else:
-            shape = parse_mesh(request.mesh) if request.mesh else default_mesh(experiment, request.topology, step)
-            rows.append(store.row(experiment, request.topology, shape, step, segments))
+            topology_devices(f"{topology}:{CHIPS[topology].slices[0]}")  # is the compiler there?
+    store = Store(request.cache, request.quick)
+    rows = []
+    for topology, step in itertools.product(request.topologies, steps):
+        if request.search:
+            rows += _search(experiment, topology, step, segments, store, say)
+        else:
+            shape = parse_mesh(request.mesh) if request.mesh else default_mesh(experiment, topology, step)
+            rows.append(store.row(experiment, topology, shape, step, segments))
             say(sentence(rows[-1]))
     if request.out is not None:
-        request.out.mkdir(parents=True, exist_ok=True)
-        (request.out / "plan.md").write_text(table(rows))
+        _write(request.out, rows)
     return rows
 
 
+def _write(out: Path, rows: Sequence[Row]) -> None:
+    """`plan.md`, `plan.json` with where they come from, and figures if a step is there for several slices."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "plan.md").write_text(table(rows))
+    source = dict(commit=commit(), versions=dict(versions(), libtpu=version("libtpu")))
+    write_json(out / "plan.json", dict(**source, rows=[dataclasses.asdict(row) for row in rows]))
+    for name, figure in scaling_figures(rows).items():
+        (out / f"{name}.png").write_bytes(png(figure))
+
+
 def default_mesh(experiment: Experiment, topology: str, step: str) -> MeshShape:
-    """All chips on fsdp; to generate one video, context takes as many as divide the heads, and shares its tokens."""
+    """As `meshes.spread`; to generate one video, context takes as many as divide the heads, and shares its tokens."""
     size = parse_slice(topology).size
     context = math.gcd(size, experiment.model.heads) if step == GENERATE else 1
-    return MeshShape(fsdp=size // context, context=context)
+    return spread(size, experiment.model.width, context=context)
 
 
 def _search(experiment: Experiment, chip: str, step: str, segments: int, store: Store, say: Say) -> list[Row]:

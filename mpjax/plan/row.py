@@ -14,6 +14,7 @@ from mpjax.plan.steps import lower_generate_step, lower_train_step, mesh_on, tok
 
 GENERATE = "generate"
 MOST = 0.9  # of the HBM that a step may take
+_QUICK, _USUAL = "O1", "UNKNOWN"  # XLA's levels: with `--quick`, and the one of every run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Row:
         compute_seconds, memory_seconds, link_seconds: each alone at its data sheet's speed.
         kernels: attention kernels in the binary and how often they run.
         compile_seconds: of the compiler.
+        quick: whether it optimised less (`--quick`).
     """
 
     topology: str
@@ -57,6 +59,7 @@ class Row:
     link_seconds: float = 0.0
     kernels: dict[str, int] = dataclasses.field(default_factory=dict)
     compile_seconds: float = 0.0
+    quick: bool = False
 
     @property
     def fits(self) -> bool:
@@ -67,6 +70,11 @@ class Row:
     def seconds(self) -> float:
         """A step, if computing, memory and links overlap perfectly."""
         return max(self.compute_seconds, self.memory_seconds, self.link_seconds)
+
+    @property
+    def seconds_apart(self) -> float:
+        """A step, if computing, memory and links wait for one another."""
+        return self.compute_seconds + self.memory_seconds + self.link_seconds
 
     @property
     def seconds_a_video(self) -> float:
@@ -85,8 +93,10 @@ def describe(mesh: jax.sharding.Mesh) -> str:
     return " × ".join(f"{name} {mesh.shape[name]}" for name in AXES if mesh.shape[name] > 1) or "one chip"
 
 
-def compile_row(experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int) -> Row:
-    """Compiles a step, `stage N` or `generate`, and reads what came out.
+def compile_row(
+    experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int, quick: bool = False
+) -> Row:
+    """Compiles a step, `stage N` or `generate`, and reads what came out; `quick` lets the compiler optimise less.
 
     Raises:
         InputError: the topology or the mesh does not exist.
@@ -115,8 +125,10 @@ def compile_row(experiment: Experiment, topology: str, shape: MeshShape, step: s
         memory=place.chip.memory,
         useful=operations.useful,
         executed=operations.executed,
+        quick=quick,
     )
     lowered = lower()
+    jax.config.update("jax_optimization_level", _QUICK if quick else _USUAL)
     start = time.monotonic()
     try:
         compiled = lowered.compile()

@@ -12,6 +12,7 @@ from mpjax.models.architecture import REMAT_POLICIES
 from mpjax.models.flops import Tokens
 from mpjax.parallel.mesh import MeshShape
 from mpjax.plan.chips import CHIPS, Slice, parse_slice
+from mpjax.plan.meshes import spread
 from mpjax.plan.row import MOST, Row
 
 MOST_COMPILES = 10
@@ -62,7 +63,7 @@ def candidates(experiment: Experiment, parameters: Parameters, tokens: Tokens, p
             for tensor in (1, 2, 4, 8):
                 if place.size % (context * tensor) or experiment.model.heads % (context * tensor):
                     continue
-                shape = MeshShape(fsdp=place.size // (context * tensor), context=context, tensor=tensor)
+                shape = spread(place.size, experiment.model.width, context=context, tensor=tensor)
                 for remat in REMAT_POLICIES:
                     least = least_memory(experiment, parameters, tokens, shape, remat)
                     if least <= MOST * place.chip.memory:

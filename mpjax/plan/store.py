@@ -25,19 +25,19 @@ def _sources() -> str:
 class Store:
     """Compiles rows, or takes them from a folder."""
 
-    def __init__(self, folder: Path):
-        """`folder` is made when the first row is written."""
-        self._folder = folder
+    def __init__(self, folder: Path, quick: bool = False):
+        """`folder` is made when the first row is written; `quick` as of `compile_row`."""
+        self._folder, self._quick = folder, quick
         self._versions = [_sources(), *(version(name) for name in ("jax", "libtpu"))]
 
     def row(self, experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int) -> Row:
         """As `compile_row`."""
-        fields = [config.to_dict(experiment), topology, dataclasses.asdict(shape), step, segments, *self._versions]
-        name = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+        asked = [config.to_dict(experiment), topology, dataclasses.asdict(shape), step, segments, self._quick]
+        name = hashlib.sha256(json.dumps([*asked, *self._versions], sort_keys=True).encode()).hexdigest()[:16]
         path = self._folder / f"{name}.json"
         if path.is_file():
             return Row(**json.loads(path.read_text()))
-        row = compile_row(experiment, topology, shape, step, segments)
+        row = compile_row(experiment, topology, shape, step, segments, self._quick)
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(dataclasses.asdict(row), indent=1))

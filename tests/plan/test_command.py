@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def compiler(monkeypatch):
     """A stand-in: every step is `ROW`; gives the list of those it was asked for."""
     asked = []
 
-    def compile_row(experiment, topology, shape, step, segments):
+    def compile_row(experiment, topology, shape, step, segments, quick):
         asked.append((experiment.model.remat, topology, shape, step, segments))
         return dataclasses.replace(ROW, step=step)
 
@@ -63,11 +64,11 @@ def compiler(monkeypatch):
 
 
 def test_every_stage_and_generation_by_default_and_what_was_compiled_is_kept(compiler, tmp_path):
-    request = Request(topology="v6e:2x2", cache=tmp_path / "cache", out=tmp_path)
+    request = Request(topologies=("v6e:2x2",), cache=tmp_path / "cache", out=tmp_path)
     said = []
     first = plan(SMOKE, request, said.append)
     assert [found.step for found in first] == ["stage 1", "stage 2", "generate"] and len(said) == 3
-    meshes = [MeshShape(fsdp=4), MeshShape(fsdp=4), MeshShape(fsdp=2, context=2)]  # it has two heads
+    meshes = [MeshShape(data=2, fsdp=2)] * 2 + [MeshShape(fsdp=2, context=2)]  # it is 32 wide and has two heads
     assert compiler == [("none", "v6e:2x2", m, found.step, 2) for m, found in zip(meshes, first, strict=True)]
     assert plan(SMOKE, request, said.append) == first and len(compiler) == 3
     plan(SMOKE, dataclasses.replace(request, segments=1), said.append)
@@ -77,21 +78,21 @@ def test_every_stage_and_generation_by_default_and_what_was_compiled_is_kept(com
 
 def test_search_says_the_best_of_each_stage(compiler, tmp_path):
     said = []
-    rows = plan(SMOKE, Request(topology="v6e", search=True, steps=("stage 2",), cache=tmp_path), said.append)
+    rows = plan(SMOKE, Request(topologies=("v6e",), search=True, steps=("stage 2",), cache=tmp_path), said.append)
     assert [found.step for found in rows] == ["stage 2"] and "smallest slice of v6e" in said[-1]
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"topology": "v6e"}, "write CHIP:SHAPE, such as v5p:8x8x8"),
-        ({"topology": "h100:8"}, "chips are v5e, v5p, v6e"),
-        ({"topology": "v6e:0x2"}, "write CHIP:SHAPE"),
-        ({"topology": "v6e:2x2", "search": True}, "with --search it is one of v5e"),
-        ({"topology": "v6e:2x2", "steps": ("stage 3",)}, "one of stage 1, stage 2, generate"),
-        ({"topology": "v6e", "search": True, "steps": ("generate",)}, "one of stage 1, stage 2"),
-        ({"topology": "v6e:2x2", "segments": 0}, "--segments is 0"),
-        ({"topology": "v6e:2x2", "mesh": "model=2"}, "mesh is 'model=2'"),
+        ({"topologies": ("v6e",)}, "write CHIP:SHAPE, such as v5p:8x8x8"),
+        ({"topologies": ("h100:8",)}, "chips are v5e, v5p, v6e"),
+        ({"topologies": ("v6e:0x2",)}, "write CHIP:SHAPE"),
+        ({"topologies": ("v6e:2x2",), "search": True}, "with --search it is one of v5e"),
+        ({"topologies": ("v6e:2x2",), "steps": ("stage 3",)}, "one of stage 1, stage 2, generate"),
+        ({"topologies": ("v6e",), "search": True, "steps": ("generate",)}, "one of stage 1, stage 2"),
+        ({"topologies": ("v6e:2x2",), "segments": 0}, "--segments is 0"),
+        ({"topologies": ("v6e:2x2",), "mesh": "model=2"}, "mesh is 'model=2'"),
     ],
 )
 def test_bad_flags_are_named(fields, words, compiler):
@@ -103,7 +104,7 @@ def test_bad_flags_are_named(fields, words, compiler):
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install -r requirements-plan"):
-        plan(SMOKE, Request(topology="v6e:2x2"))
+        plan(SMOKE, Request(topologies=("v6e:2x2",)))
 
 
 def test_a_row_in_words_and_in_a_table():
@@ -187,3 +188,22 @@ def test_want_of_memory_is_a_row_and_other_errors_are_errors(monkeypatch):
     monkeypatch.setattr(row, "lower_train_step", lambda *_: Lowered("INTERNAL: no idea"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="no idea"):
         row.compile_row(SMOKE, "v6e:2x2", MeshShape(fsdp=4), "stage 1", 2)
+
+
+def test_several_slices_are_drawn_and_quick_rows_are_kept_apart(compiler, monkeypatch, tmp_path):
+    compile_one = store.compile_row
+
+    def sized(experiment, topology, shape, step, segments, quick):
+        found = compile_one(experiment, topology, shape, step, segments, quick)
+        return dataclasses.replace(found, chips=shape.data * shape.fsdp, quick=quick)
+
+    monkeypatch.setattr(store, "compile_row", sized)
+    cache = tmp_path / "cache"
+    request = Request(topologies=("v6e:2x2", "v6e:4x4"), steps=("stage 1",), cache=cache, out=tmp_path / "two")
+    rows = plan(SMOKE, request, print)
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {"plan.json", "plan.md", "sent.png", "efficiency.png"}
+    said = json.loads((tmp_path / "two/plan.json").read_text())
+    assert [Row(**found) for found in said["rows"]] == rows and said["versions"]["libtpu"]
+    one = dataclasses.replace(request, topologies=("v6e:2x2",), quick=True, out=tmp_path / "one")
+    assert [found.quick for found in plan(SMOKE, one, print)] == [True] and len(compiler) == 3
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"plan.json", "plan.md"}
