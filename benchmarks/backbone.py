@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from benchmarks.measuring import check_memory, compiled, peak_bytes, planned_bytes, timed
 from benchmarks.precision import differences, first_layers, judged, part_program
 from benchmarks.random_network import Inputs, input_tokens, random_inputs, random_params
-from mpjax import config, experiment, provenance
+from benchmarks.record import check_out, description
+from mpjax import config, experiment
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment
 from mpjax.models.flops import velocity_flops
@@ -115,31 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.repeats < LEAST_REPEATS:
             raise InputError(f"--repeats is {args.repeats}: give at least {LEAST_REPEATS}")
         loaded = experiment.load(args.config, overrides)
-        _check_out(args.out)
+        check_out(args.out)
         result = measure(loaded, seed=args.seed, repeats=args.repeats)
     except InputError as error:
         print(f"benchmarks.backbone: {error}", file=sys.stderr)
         return 2
-    description = {
-        "command": " ".join(["python", "-m", "benchmarks.backbone", *arguments]),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(),
-        "runtime": jax.devices()[0].client.platform_version,
-        "seed": args.seed,
-    }
-    args.out.write_text(json.dumps(description | result, indent=2) + "\n")
+    described = description("benchmarks.backbone", arguments, args.seed)
+    args.out.write_text(json.dumps(described | result, indent=2) + "\n")
     print(f"{args.out}: {'passed' if result['passed'] else 'FAILED'}")
     return 0 if result["passed"] else 1
-
-
-def _check_out(out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a"):
-            pass
-    except OSError as error:
-        raise InputError(f"--out is {out}, which cannot be written ({error.strerror}): give another file") from error
 
 
 if __name__ == "__main__":

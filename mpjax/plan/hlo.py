@@ -20,6 +20,7 @@ _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _KERNEL = re.compile(r"splash_m[hq]a_[a-z]+")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _IOTA_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
+_END = re.compile(r"\}(,|$)")  # of a computation
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -91,8 +92,10 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
             name = name.lstrip("%").split("(")[0]
             entry = name if words[0] == "ENTRY" else entry
             current = computations.setdefault(name, [])
-        elif line.startswith("}"):
+        elif _END.match(line):
             current = None
+        elif current and not line.startswith(" "):  # Pallas' own description of a kernel has line breaks
+            current[-1] = dataclasses.replace(current[-1], attributes=current[-1].attributes + line)
         elif current is not None and " = " in line:
             current.append(_instruction(line))
     if not entry:

@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: atomic, asynchronous, the newest `keep` of them and every `keep_every`-th.
+"""Checkpoints by Orbax: atomic and asynchronous; `training.retention` says which of them stay.
 
 One step holds three items: `ema` (what generation and `train --init` read), `state` (everything else of the training
 state) and `data` (the position in the data, which is a pure function of seed and step, and checksums of the others).
@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from mpjax.errors import InputError
 from mpjax.parallel.processes import agree, barrier, is_first
 from mpjax.training.checksums import checksums
+from mpjax.training.retention import Retention
 from mpjax.training.state import TrainState
 from mpjax.weights import COMPLETE
 
@@ -53,7 +54,8 @@ def _key_data(key: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDty
 class Checkpoints:
     """The checkpoints of one run folder, which all processes see; a context manager that waits for pending writes."""
 
-    def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, say: Say = print):
+    def __init__(self, folder: Path, retention: Retention | None = None, say: Say = print):
+        """`retention` is by default the newest two."""
         self._folder, self._say = folder.absolute(), say
         if is_first():
             # Orbax counts any folder with a number as a step; one that a crash left incomplete would block later saves.
@@ -62,7 +64,7 @@ class Checkpoints:
                     shutil.rmtree(path)
         barrier("opening the checkpoints")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, keep_period=keep_every or None, create=True, cleanup_tmp_directories=True
+            preservation_policy=retention or Retention(), create=True, cleanup_tmp_directories=True
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 

@@ -40,6 +40,7 @@ from mpjax.training.mirror import Mirror
 from mpjax.training.nonfinite import Faults
 from mpjax.training.numerics import explain
 from mpjax.training.observer import Observer
+from mpjax.training.retention import Retention
 from mpjax.training.roll_back import last_good
 from mpjax.training.run_folder import claim
 from mpjax.training.state import StateFactory, TrainState
@@ -101,8 +102,8 @@ def train(
     )
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]).params, init)
-    keep, keep_every = training.keep_checkpoints, training.keep_checkpoints_every
-    copy = Mirror(folder, mirror, keep, keep_every, say) if mirror is not None and is_first() else None
+    retention = Retention(training.keep_checkpoints, training.keep_checkpoints_every)
+    copy = Mirror(folder, mirror, retention, say) if mirror is not None and is_first() else None
     if is_first():
         if copy is not None:
             copy.fetch_description()
@@ -120,7 +121,7 @@ def train(
             f"{datasets.max_segments}: the rest of every video is padding; set it to that, or encode longer clips"
         )
 
-    with ExitStack() as copying, Checkpoints(folder / "checkpoints", keep, keep_every, say) as checkpoints:
+    with ExitStack() as copying, Checkpoints(folder / "checkpoints", retention, say) as checkpoints:
         if checkpoints.latest() == total:
             if copy is not None:
                 copying.enter_context(copy)

@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 
 from mpjax.errors import InputError
+from mpjax.training.retention import Retention
 from mpjax.weights import steps_of
 
 Say = Callable[[str], None]
@@ -32,14 +33,14 @@ class Mirror:
     Args:
         folder: run folder.
         remote: URL of a folder of an object store that fsspec knows, `s3://bucket/run`.
-        keep, keep_every: of the remote steps, as of `Checkpoints`.
+        retention: of the run's checkpoints, and of those in the store (default: the newest two).
         say: receives warnings.
 
     Raises:
         InputError: the URL has no protocol, or the package that speaks it is missing.
     """
 
-    def __init__(self, folder: Path, remote: str, keep: int = 2, keep_every: int = 0, say: Say = print):
+    def __init__(self, folder: Path, remote: str, retention: Retention | None = None, say: Say = print):
         if "://" not in remote:
             raise InputError(f"--mirror={remote} is no URL: give one as s3://bucket/run")
         try:
@@ -47,7 +48,8 @@ class Mirror:
         except (ImportError, ValueError) as error:
             raise InputError(f"--mirror={remote}: {error}; pip install s3fs or gcsfs") from error
         self._folder, self._remote, self._say = folder, remote, say
-        self._keep, self._keep_every = keep, keep_every
+        self._retention = retention or Retention()
+        self._warned_slow = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="mpjax mirror")
 
@@ -168,9 +170,17 @@ class Mirror:
         """Copies the steps that are kept and not there yet, the newest first; what went wrong."""
         try:
             there = set(self._complete())
-            steps = steps_of(self._folder)
-            for step in reversed([s for s in self._kept(steps) if s not in there]):
-                self._send(step)
+            for step in reversed(self._kept_here()):
+                with self._retention.held(step) as stays:
+                    if step in there or not stays:
+                        continue
+                    self._send(step)
+                if not self._warned_slow and step not in self._kept_here():
+                    self._warned_slow = True
+                    self._say(
+                        f"warning: {self._remote} takes a checkpoint more slowly than the run makes new ones, so not "
+                        "every one gets there: raise training.checkpoint_every"
+                    )
         except Exception as error:  # every store has errors of its own
             return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return None
@@ -195,23 +205,30 @@ class Mirror:
 
     def _prune(self) -> None:
         complete = self._complete()
-        for step in set(complete) - set(self._kept(complete)):
+        kept = set(self._retention.kept(complete))
+        for step in set(complete) - kept:
             self._store.rm_file(self._manifest(step))  # first, so that no step is ever half there
-            self._store.rm(f"{self._root}/checkpoints/{step}", recursive=True)
+        for name in self._listed():
+            if name.isdigit() and int(name) not in kept:  # or what was never sent to its end
+                self._store.rm(f"{self._root}/checkpoints/{name}", recursive=True)
 
     # -- Both ---------------------------------------------------------------------------------------------------------
 
-    def _kept(self, steps: list[int]) -> list[int]:
-        return [s for s in steps if s in steps[-self._keep :] or (self._keep_every and s % self._keep_every == 0)]
+    def _kept_here(self) -> list[int]:
+        return self._retention.kept(steps_of(self._folder))
 
     def _complete(self) -> list[int]:
+        """The steps of the store, rising."""
+        stems = (name.removesuffix(".json") for name in self._listed() if name.endswith(".json"))
+        return sorted(int(stem) for stem in stems if stem.isdigit())
+
+    def _listed(self) -> list[str]:
         self._store.invalidate_cache()
         try:
             names = self._store.ls(f"{self._root}/checkpoints", detail=False)
         except FileNotFoundError:
             return []
-        stems = (str(name).rsplit("/", 1)[-1].removesuffix(".json") for name in names if str(name).endswith(".json"))
-        return sorted(int(stem) for stem in stems if stem.isdigit())
+        return [str(name).rstrip("/").rsplit("/", 1)[-1] for name in names]
 
     def _manifest(self, step: int) -> str:
         return f"{self._root}/checkpoints/{step}.json"

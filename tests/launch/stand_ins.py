@@ -31,7 +31,10 @@ def calls(path, program):
 
 
 def srun(arguments):
-    """One process a task, all on this machine, as Slurm's step does it: SIGTERM goes to every task."""
+    """One process a task, all on this machine, as Slurm's step does it: SIGTERM goes to every task.
+
+    The status is the highest one, a signal above 128.
+    """
     command = arguments[next(i for i, word in enumerate(arguments) if not word.startswith("--")) :]
     count = int(os.environ["SLURM_NTASKS"])
     with socket.socket() as free:
@@ -50,7 +53,7 @@ def srun(arguments):
         for rank in range(count)
     ]
     signal.signal(signal.SIGTERM, lambda number, _: [task.send_signal(number) for task in tasks])
-    return max(task.wait() for task in tasks)
+    return max(status if status >= 0 else 128 - status for status in [task.wait() for task in tasks])
 
 
 def scontrol(arguments):

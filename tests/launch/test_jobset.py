@@ -2,6 +2,7 @@
 
 import copy
 import math
+import signal
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from mpjax.__main__ import parser
+from mpjax.errors import LostProcess
 from tests.launch.jobset import validate
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,8 @@ def rename(manifest, get, old, new):
         lambda m: m.update(apiVersion="jobset.x-k8s.io/v1"),
         lambda m: rename(m, job_of, "parallelism", "paralellism"),
         lambda m: job_of(m).update(completions="16"),
+        lambda m: rename(m, lambda m: job_of(m)["podFailurePolicy"]["rules"][1], "onExitCodes", "onExitCode"),
+        lambda m: job_of(m)["podFailurePolicy"]["rules"][1]["onExitCodes"].update(values=["75"]),
         lambda m: rename(m, pod_of, "nodeSelector", "nodeSelectors"),
         lambda m: pod_of(m)["containers"][0].update(arg=["train"]),
         lambda m: pod_of(m)["containers"][0]["ports"][0].update(containerPort="8471"),
@@ -71,12 +75,16 @@ def test_one_lost_host_starts_the_slice_again():
     """No Pod is replaced alone, and what the run wrote lies outside the Pods."""
     job, pod = job_of(MANIFEST), pod_of(MANIFEST)
     assert job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"
-    (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule == {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    taken, left = job["podFailurePolicy"]["rules"]
+    assert taken == {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    (container,) = pod["containers"]
+    codes = {"containerName": container["name"], "operator": "In", "values": [LostProcess.status, 128 + signal.SIGTERM]}
+    assert left == {"action": "FailJob", "onExitCodes": codes}
     (answer,) = MANIFEST["spec"]["failurePolicy"]["rules"]
-    assert answer["onJobFailureReasons"] == ["PodFailurePolicy"] and "Restart" in answer["action"]
-    mounts = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
-    run = parser().parse_known_args(pod["containers"][0]["args"])[0].run
+    assert answer["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert answer["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    run = parser().parse_known_args(container["args"])[0].run
     assert any(run.is_relative_to(mount) for mount in mounts)
 
 

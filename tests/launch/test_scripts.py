@@ -135,6 +135,29 @@ def test_slurm_saves_before_the_limit_and_goes_on_later(place, number, requeued)
     assert (folder / "arguments").read_text().splitlines() == [*words, *words]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "restarts", "requeued"),
+    [
+        ("exit 75", "exit 75", 0, [["requeue", "77"]]),
+        ("exit 75", "kill -KILL $$", 19, [["requeue", "77"]]),
+        ("exit 75", "exit 75", 20, []),
+        ("exit 2", "exit 2", 0, []),
+        ("exit 1", "exit 1", 0, []),
+    ],
+)
+def test_slurm_goes_on_where_a_host_was_lost(place, first, second, restarts, requeued):
+    folder, environment = place
+    python = folder / "python"
+    python.write_text(f"#!/bin/bash\nif ((SLURM_PROCID == 0)); then {first}; else {second}; fi\n")
+    python.chmod(0o755)
+    environment = {**slurm(environment, python, tasks=2), "SLURM_RESTART_COUNT": str(restarts)}
+    done = launch("slurm.sbatch", "--run=a run", environment=environment, cwd=folder)
+    assert stand_ins.calls(folder / "calls", "scontrol") == requeued
+    assert ("a host was lost; back into the queue" in done.stdout) == bool(requeued)
+    assert ("started again 20 times already" in done.stdout) == (restarts == 20)
+    assert done.returncode == (137 if "KILL" in second else int(first.split()[1]))
+
+
 def test_slurm_wants_one_process_a_node():
     lines = (ROOT / "launch/slurm.sbatch").read_text().splitlines()
     options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]

@@ -1,5 +1,7 @@
 """Run as a script by `processes.run`: five updates of a tiny network on every mesh of a spec, into an .npz a mesh.
 
+The optimizer of the spec is `sgd`, or `adamw`, which is that of the product.
+
 `MESH.npz`, by process 0: `losses` [5], `forwards` [5], `gradient.STEP.NAME`, `params.NAME`, `carry`. Printed for each
 mesh: the share of parameters, gradients, averages and carry that the first device of this process holds, and how many
 programs the last update compiled.
@@ -24,6 +26,7 @@ from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
 from mpjax.training.curriculum import Stage
 from mpjax.training.gradients import Objective
+from mpjax.training.optimizer import Optimizer
 from mpjax.training.state import StateFactory
 from mpjax.training.step import make_train_step
 from mpjax.training.trainable import parameter_path
@@ -34,19 +37,23 @@ COMPILED: list[str] = []  # a name for every compilation of this process
 jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: COMPILED.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
 )
-STEPS, LEARNING_RATE = 5, 0.05
+STEPS = 5
+LEARNING_RATES = {"sgd": 0.05, "adamw": 1e-3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """Gradient descent that keeps the gradient it was given."""
+    """An optimizer that keeps the gradient it was given."""
+
+    kind: str
 
     def transformation(self, steps):
-        del steps
+        rate = LEARNING_RATES[self.kind]
         keep = optax.GradientTransformation(
             lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, _, params=None: (grads, grads)
         )
-        return optax.chain(keep, optax.sgd(LEARNING_RATE))
+        rest = optax.sgd(rate) if self.kind == "sgd" else Optimizer(learning_rate=rate).transformation(steps)
+        return optax.chain(keep, rest)
 
 
 def ragged_batch(architecture):
@@ -57,12 +64,12 @@ def ragged_batch(architecture):
     return batch.replace(weight=jnp.asarray(weight))
 
 
-def updates(shape):
+def updates(shape, optimizer):
     """(arrays by name, shares) of five updates on a mesh."""
     denoiser = Denoiser(tiny_architecture())
     batch = ragged_batch(denoiser.architecture)
     # Echo: its carry, the residuals of the last update, is sharded as the batch.
-    stage = Stage(steps=STEPS, forcing=Echo(), optimizer=Recorded(), curriculum=((0, 3),), repeat=2)
+    stage = Stage(steps=STEPS, forcing=Echo(), optimizer=Recorded(optimizer), curriculum=((0, 3),), repeat=2)
     mesh = MeshShape(**shape).build()
     factory = StateFactory(denoiser=denoiser, seed=0, batch=batch, mesh=mesh)
     state, given = factory.create(stage), perturbed_params(denoiser, batch)
@@ -115,10 +122,10 @@ def share(tree):
 
 
 def main(spec):
-    """{"folder", "meshes": {name: fields}} → the shares by name."""
+    """{"folder", "optimizer", "meshes": {name: fields}} → the shares by name."""
     rows = {}
     for name, shape in spec["meshes"].items():
-        found, rows[name] = updates(shape)
+        found, rows[name] = updates(shape, spec["optimizer"])
         if jax.process_index() == 0:
             np.savez(Path(spec["folder"]) / f"{name}.npz", **found)
     print(json.dumps(rows), flush=True)

@@ -6,9 +6,10 @@ SCRIPT.json is a list of groups:
     arguments   with --run=FOLDER
     processes, devices (of each process)
     copy        null, or [FROM, TO]: a run folder, copied before the start
-    harm        null, or {"signal": number, "to": [processes], "line": of log.jsonl, "after": seconds}
-Prints one JSON line a group: the exit status of each process (negative: a signal), what each wrote, and the seconds
-from the harm to the end of the group.
+    harm        null, or {"signal": number, "to": [processes], "line": of log.jsonl, "saving": bool, "after": seconds}:
+                once the group itself has come to that line, with `saving` while a checkpoint is being written
+Prints one JSON line a group: the exit status of each process (negative: a signal), what each wrote, the seconds from
+the harm to the end of the group, and what then lies in the folder of checkpoints.
 """
 
 import json
@@ -60,10 +61,27 @@ def start(group, index, port, folder):
     sys.exit(status)
 
 
+def changed(path):
+    """When a file was last written, in nanoseconds; 0 without one."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def last_line(path):
     """The step of the last line of a log that is whole."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return json.loads(lines[-1])["step"] if lines else 0
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def reached(harm, run, opened):
+    """Whether it is time for a harm; the log was last written at `opened` before the group began."""
+    log = run / "log.jsonl"
+    if changed(log) == opened or last_line(log) < harm["line"]:
+        return False
+    return not harm["saving"] or any("orbax-checkpoint-tmp" in name for name in names(run / "checkpoints"))
 
 
 def run(group, folder):
@@ -71,7 +89,8 @@ def run(group, folder):
         shutil.copytree(*group["copy"])
     count, harm, port = group["processes"], group["harm"], free_port()
     place = next(a for a in group["arguments"] if a.startswith("--run="))
-    log = Path(place.removeprefix("--run=")) / "log.jsonl"
+    home = Path(place.removeprefix("--run="))
+    opened = changed(home / "log.jsonl")
     children = {index: start(group, index, port, folder) for index in range(count)}
     status, stopped = {}, set()
     begun = time.monotonic()
@@ -81,7 +100,7 @@ def run(group, folder):
             if index not in status and (done := os.waitpid(child, os.WNOHANG))[0]:
                 status[index] = os.waitstatus_to_exitcode(done[1])
         now, left = time.monotonic(), children.keys() - status.keys()
-        if harm and due is None and last_line(log) >= harm["line"]:
+        if harm and due is None and reached(harm, home, opened):
             due = now + harm["after"]
         if harm and harmed is None and due is not None and now >= due:
             harmed = now
@@ -94,7 +113,8 @@ def run(group, folder):
         time.sleep(0.005)
     said = {name: [(folder / f"{name}.{i}").read_text() for i in children] for name in ("stdout", "stderr")}
     ended = None if harmed is None else time.monotonic() - harmed
-    return {"status": [status[index] for index in range(count)], "seconds": ended, **said}
+    left = names(home / "checkpoints")
+    return {"status": [status[index] for index in range(count)], "seconds": ended, "checkpoints": left, **said}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from mpjax.training.checkpoints import Checkpoints, Damaged
 from mpjax.training.checksums import checksums
 from mpjax.training.initialize import with_weights
 from mpjax.training.metrics import MetricsLog
+from mpjax.training.retention import Retention
 from mpjax.training.state import TrainState
 from mpjax.training.trainable import partition
 
@@ -31,7 +32,7 @@ def state_at(step, seed=0, **params):
 
 
 def write(folder, *states, keep=2):
-    with Checkpoints(folder / "checkpoints", keep) as checkpoints:
+    with Checkpoints(folder / "checkpoints", Retention(keep)) as checkpoints:
         for state in states:
             checkpoints.save(state)
         checkpoints.wait()
@@ -86,7 +87,7 @@ def test_data_position_must_be_that_of_the_state(tmp_path):
 
 
 def test_every_so_many_are_kept_besides(tmp_path):
-    with Checkpoints(tmp_path / "checkpoints", keep=1, keep_every=4) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention(keep=1, keep_every=4)) as checkpoints:
         for step in (2, 4, 6, 8, 10):
             checkpoints.save(state_at(step, head=(3,)))
         checkpoints.wait()
@@ -127,7 +128,7 @@ def test_a_damaged_step_is_set_aside_for_the_last_good_one(tmp_path, harm):
     for step in (2, 3):
         harm(data_files(tmp_path, step)[0])
     said = []
-    with Checkpoints(tmp_path / "checkpoints", 3, say=said.append) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention(3), say=said.append) as checkpoints:
         restored = checkpoints.restore_newest(target_at)
         for a, b in zip(bits(restored), bits(state_at(1, seed=1, head=(64, 64))), strict=True):
             np.testing.assert_array_equal(a, b)

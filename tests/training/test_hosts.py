@@ -1,6 +1,10 @@
-"""Two processes that share one run, killed, silenced and moved to other devices."""
+"""Two processes that share one run, killed, silenced and moved to other devices.
+
+`MPJAX_TEST_KILLS=30 pytest -m slow tests/training/test_hosts.py -k train_is_killed` kills `train` 30 times, not 3.
+"""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -43,8 +47,8 @@ def toy(folder, *, processes=2, devices=2, harm=None, copy=None, timeout=TIMEOUT
     }
 
 
-def at(line, number, *to, after=0.0):
-    return {"line": line, "signal": number, "to": to, "after": after}
+def at(line, number, *to, after=0.0, saving=False):
+    return {"line": line, "signal": number, "to": to, "after": after, "saving": saving}
 
 
 def assert_same(got, want, step):
@@ -177,6 +181,35 @@ def test_a_run_goes_on_on_other_meshes_and_hosts(home):
         for mine, theirs in zip(runs.log(home / name), runs.log(home / "eight"), strict=True):
             assert mine["step"] == theirs["step"]
             np.testing.assert_allclose(mine["train/loss"], theirs["train/loss"], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_train_is_killed_at_random_moments(home):
+    """Both processes at once, mostly while a checkpoint is being written: no step is torn, and no bit is lost."""
+    count = int(os.environ.get("MPJAX_TEST_KILLS", "3"))
+    steps, draw = max(6, count), random.Random(count)
+    lines = sorted(draw.randrange(1, steps - 1) for _ in range(count))
+    kinds = [{"saving": n % 3 != 0, "after": draw.uniform(0, 0.1 if n % 3 else 0.5)} for n in range(count)]
+    harms = [at(line, signal.SIGKILL, 0, 1, **kind) for line, kind in zip(lines, kinds, strict=True)]
+    flags = [f"--config.training.stages.0.steps={steps}", "--config.training.checkpoint_every=1"]
+    flags += ["--config.training.keep_checkpoints=2"]
+    groups = [train(home, name, processes=2, devices=2, data=2, fsdp=2) for name in ("unkilled", "killed")]
+    for group in groups:
+        group["arguments"] += flags
+    whole, *killed, last = play(home, [groups[0], *({**groups[1], "harm": harm} for harm in harms), groups[1]])
+    assert whole["status"] == last["status"] == [0, 0], (whole, last)
+    newest = 0
+    for result in (*killed, last):
+        said = result["stdout"][0]
+        assert "warning" not in said and "damaged" not in " ".join(result["checkpoints"]), result
+        assert not newest or f"going on at update {newest}" in said, result
+        newest = max((int(name) for name in result["checkpoints"] if name.isdigit()), default=0)
+    for result in killed:
+        assert result["status"] == [-signal.SIGKILL, -signal.SIGKILL], result
+    partial = [any("tmp" in name for name in result["checkpoints"]) for result in killed]
+    print(f"{sum(partial)} of {count} kills met a checkpoint half written")
+    assert any(partial)
+    assert_same(home / "killed", home / "unkilled", steps)
 
 
 @pytest.mark.slow

@@ -1,5 +1,10 @@
 """Profile, checked numerics and kept programs of a run, in the whole loop with a network of six numbers."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import pytest
 from jax.profiler import ProfileData
@@ -7,6 +12,7 @@ from jax.profiler import ProfileData
 from mpjax.__main__ import parser
 from mpjax.errors import InputError
 from mpjax.training.instruments import Instruments
+from tests.training import runs
 from tests.training.linear_runs import SKIP, arrays, assert_same, run
 
 
@@ -63,6 +69,20 @@ def test_programs_are_kept(tmp_path, poison, monkeypatch):
         assert jax.config.jax_compilation_cache_dir == str(folder)
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_second_start_compiles_nothing(tmp_path):
+    """Two processes, one after the other; every program of the second one comes from the folder."""
+    environment = runs.environment(tmp_path)
+    del environment["JAX_COMPILATION_CACHE_DIR"]  # it would win over the flag
+    script = Path(__file__).with_name("kept_programs.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (found, compiled), (found_again, compiled_again) = map(json.loads, done.stdout.splitlines())
+    assert found_again == found + compiled and compiled_again == 0 and compiled > 2
+    assert any(path.name.startswith("jit_step-") for path in (tmp_path / "compiled").iterdir())
 
 
 def test_flags(capsys):

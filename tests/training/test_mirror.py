@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import types
 
 import fsspec
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 from mpjax.errors import InputError
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.mirror import Mirror
-from mpjax.weights import COMPLETE
+from mpjax.training.retention import Retention
+from mpjax.weights import COMPLETE, steps_of
 from tests.training import runs
 from tests.training.test_checkpoints import data_files, flip_a_bit, state_at, target_at, write
 
@@ -64,6 +67,7 @@ def fetch(folder, remote):
 
 def remote_steps(remote):
     store, root = fsspec.core.url_to_fs(remote)
+    store.invalidate_cache()  # s3fs remembers what it listed, and other processes write there
     return sorted(p.rsplit("/", 1)[-1] for p in store.ls(f"{root}/checkpoints", detail=False))
 
 
@@ -88,7 +92,7 @@ def test_the_remote_keeps_what_the_run_keeps(tmp_path, memory):
     describe(tmp_path)
     for number in (2, 4, 6, 8, 10):
         step(tmp_path, number)
-        send(tmp_path, memory, keep=1, keep_every=4)
+        send(tmp_path, memory, retention=Retention(1, 4))
     assert remote_steps(memory) == ["10", "10.json", "4", "4.json", "8", "8.json"]
 
 
@@ -119,10 +123,10 @@ def test_a_damaged_remote_step_is_sent_anew_and_drives_no_good_one_out(tmp_path,
         store.pipe_file(f"{root}/checkpoints/5.json", manifest)
     assert fetch(there, memory)[-1] == f"checkpoint 3 fetched from {memory}"
     step(there, 4)
-    send(there, memory, keep=1)
+    send(there, memory, retention=Retention(1))
     assert "4.json" in remote_steps(memory) and "5.json" not in remote_steps(memory)
     step(there, 5)
-    send(there, memory, keep=1)
+    send(there, memory, retention=Retention(1))
     assert fetch(tmp_path / "third", memory) == [f"checkpoint 5 fetched from {memory}"]
 
 
@@ -150,7 +154,7 @@ def test_a_fetch_that_was_killed_and_one_that_the_store_refuses(tmp_path, memory
 def test_a_step_damaged_here_comes_from_the_store(tmp_path, memory, remote):
     """That very step, or the newest before it that the store has."""
     write(tmp_path, *(state_at(n, seed=n, head=(64, 64)) for n in (0, 1, 2, 3)), keep=4)
-    with Mirror(tmp_path, memory, keep=4):
+    with Mirror(tmp_path, memory, Retention(4)):
         pass
     store, root = fsspec.core.url_to_fs(memory)
     for number in {0, 1, 2, 3} - set(remote):
@@ -158,7 +162,7 @@ def test_a_step_damaged_here_comes_from_the_store(tmp_path, memory, remote):
     for number in (0, 1, 2, 3):
         flip_a_bit(data_files(tmp_path, number)[0])
     mirror = Mirror(tmp_path, memory, say=lambda _: None)
-    with Checkpoints(tmp_path / "checkpoints", 4, say=lambda _: None) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention(4), say=lambda _: None) as checkpoints:
         state = checkpoints.restore_newest(target_at, mirror.fetch_newest)
         assert int(state.step) == checkpoints.latest() == max(remote)
     aside = {p.name for p in (tmp_path / "checkpoints").glob("damaged-*")}
@@ -179,6 +183,70 @@ def test_a_step_that_vanishes_while_it_is_sent_is_forgotten(tmp_path, memory, mo
     with mirror:
         pass
     assert "3.json" not in remote_steps(memory)
+
+
+class SlowStore:
+    """Holds up every file on its way there until it is told to go on."""
+
+    def __init__(self, mirror, monkeypatch):
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        put = mirror._store.put_file
+
+        def slow(source, target):
+            self.begun.set()
+            assert self.go_on.wait(60)
+            put(source, target)
+
+        monkeypatch.setattr(mirror._store, "put_file", slow)
+
+
+def test_an_upload_slower_than_the_schedule_ends(tmp_path, memory, monkeypatch):
+    """Step 1 is on its way while 2 to 5 are saved, of which one is kept; then the last one goes there."""
+    monkeypatch.setattr("mpjax.training.mirror.LOOK_EVERY", 0.01)
+    said, retention = [], Retention(keep=1)
+    mirror = Mirror(tmp_path, memory, retention, said.append)
+    store = SlowStore(mirror, monkeypatch)
+    sent = []
+    send_one = mirror._send
+    monkeypatch.setattr(mirror, "_send", lambda number: (send_one(number), sent.append((number, mirror._complete()))))
+    with mirror, Checkpoints(tmp_path / "checkpoints", retention) as checkpoints:
+        checkpoints.save(state_at(1, head=(3,)))
+        checkpoints.wait()
+        assert store.begun.wait(60)
+        for number in (2, 3, 4, 5):
+            checkpoints.save(state_at(number, head=(3,)))
+        checkpoints.wait()
+        assert steps_of(tmp_path) == [1, 5]  # one more than is kept, until the copy is made
+        store.go_on.set()
+    assert sent == [(1, [1]), (5, [5])]
+    assert remote_steps(memory) == ["5", "5.json"]
+    (warning,) = said
+    assert "more slowly than the run makes new ones" in warning
+    with Checkpoints(tmp_path / "checkpoints", retention) as checkpoints:
+        checkpoints.save(state_at(6, head=(3,)))
+    assert steps_of(tmp_path) == [6]
+
+
+def test_a_step_about_to_go_is_not_sent(tmp_path, memory):
+    """Orbax has chosen what to remove, and writes: it still lies there, and is not begun."""
+    describe(tmp_path)
+    step(tmp_path, 3)
+    retention = Retention(keep=1)
+    steps = [types.SimpleNamespace(step=number) for number in (3, 6)]
+    assert retention.should_preserve(steps, context=None) == [False, True]
+    send(tmp_path, memory, retention=retention)
+    assert not fsspec.core.url_to_fs(memory)[0].exists(f"{memory}/checkpoints/3.json")
+    step(tmp_path, 6)
+    send(tmp_path, memory, retention=retention)
+    assert remote_steps(memory) == ["6", "6.json"]
+
+
+def test_what_a_killed_copy_left_in_the_store_goes(tmp_path, memory):
+    store, root = send_two_steps(tmp_path, memory)
+    store.pipe_file(f"{root}/checkpoints/4/ema/d/block", b"half")
+    step(tmp_path, 7)
+    send(tmp_path, memory)
+    assert remote_steps(memory) == ["5", "5.json", "7", "7.json"]
 
 
 def test_another_run_is_refused(tmp_path, memory):
@@ -230,7 +298,7 @@ def test_s3_keeps_a_run_that_its_machine_loses(tmp_path, s3):
     describe(here)
     for number in (3, 5, 7):
         step(here, number)
-        send(here, f"{s3}/lost", keep=2)
+        send(here, f"{s3}/lost")
     assert remote_steps(f"{s3}/lost") == ["5", "5.json", "7", "7.json"]
     assert fetch(there, f"{s3}/lost") == [f"checkpoint 7 fetched from {s3}/lost"]
     assert (there / "checkpoints" / "7" / "ema" / "d" / "block").read_bytes() == bytes([7]) * 1000

@@ -102,7 +102,7 @@ def read_apart(arguments):
                 return restore(handler, folder, **keywords)
 
             ocp.StandardCheckpointHandler.restore = refuse
-        with Checkpoints(args.run / "checkpoints", 2) as checkpoints:
+        with Checkpoints(args.run / "checkpoints") as checkpoints:
             try:
                 with jax.set_mesh(split.mesh):  # as on the way back to the last good one
                     checkpoints.restore(STEPS, target)
@@ -128,7 +128,7 @@ def main(arguments):
         target, shardings, split, whole = placed()
         step_of = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
         rows = local_rows(split, ROWS)
-        with Checkpoints(args.run / "checkpoints", 2) as checkpoints:
+        with Checkpoints(args.run / "checkpoints") as checkpoints:
             state = checkpoints.restore_newest(lambda _: target)
             if state is None:
                 state = jax.jit(fresh, out_shardings=shardings)()

@@ -1,0 +1,42 @@
+"""What stands in every record of a measurement, besides its numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mpjax import provenance
+from mpjax.errors import InputError
+
+
+def description(benchmark: str, arguments: Sequence[str], seed: int) -> dict[str, Any]:
+    """The command, and the code, versions and machine that it ran with.
+
+    Args:
+        benchmark: name of the module.
+        arguments: of its command line.
+        seed: of whatever was drawn.
+    """
+    return {
+        "command": " ".join(["python", "-m", benchmark, *arguments]),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+        "runtime": jax.devices()[0].client.platform_version,
+        "seed": seed,
+    }
+
+
+def check_out(out: Path) -> None:
+    """Makes the folder of a record.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a"):
+            pass
+    except OSError as error:
+        raise InputError(f"--out is {out}, which cannot be written ({error.strerror}): give another file") from error
