@@ -12,7 +12,17 @@ ROOT = Path(mpjax.__path__[0])
 # Ground first. Rooms of one floor do not import one another; the longest matching name decides.
 FLOORS = [
     ["errors", "stopping"],
-    ["compilation", "config", "diffusion", "markup", "parallel", "progress", "provenance", "whole_files"],
+    [
+        "compilation",
+        "config",
+        "diffusion",
+        "markup",
+        "parallel",
+        "parameters",
+        "progress",
+        "provenance",
+        "whole_files",
+    ],
     ["models", "training.nonfinite", "training.optimizer", "training.trainable"],
     ["interop", "training.curriculum"],
     ["codecs", "conditioning"],

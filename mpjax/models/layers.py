@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpjax.models.lora import ENTRY, low_rank
 from mpjax.parallel.rules import HIDDEN, constrain
 
 EPSILON = 1e-6
@@ -27,7 +28,8 @@ def logical(init: nn.initializers.Initializer, axes: tuple[str | None, ...]) -> 
 class Dense(nn.Module):
     """y = x W + b with logical axis names on the kernel `[in, out]` and the bias, as every Linear of the backbone.
 
-    Parameters are float32; the product runs in `dtype`.
+    Parameters are float32; the product runs in `dtype`. Where they hold an adapter of this layer (`models.lora`), its
+    update is added.
     """
 
     features: int
@@ -45,6 +47,8 @@ class Dense(nn.Module):
         if self.use_bias:
             bias_init = logical(nn.initializers.zeros, self.axes[1:])
             y = y + self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
+        if self.has_variable("params", ENTRY):
+            y = y + low_rank(x, self.get_variable("params", ENTRY), self.dtype)
         return y
 
 

@@ -21,7 +21,8 @@ from mpjax.diffusion.forcing import Carry, Forcing, ForcingContext
 from mpjax.models.framepack import push
 from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
-from mpjax.training.trainable import merge, trains_memory
+from mpjax.parameters import merge
+from mpjax.training.trainable import trains_memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from mpjax.errors import InputError
 from mpjax.interop.stored_array import StoredArray, place
+from mpjax.parameters import parameter_path
 from mpjax.training.state import TrainState
-from mpjax.training.trainable import parameter_path
 from mpjax.weights import stored_weights
 
 

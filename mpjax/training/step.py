@@ -10,10 +10,11 @@ import optax
 
 from mpjax.data.batch import Batch
 from mpjax.diffusion.forcing import Carry
+from mpjax.parameters import merge
 from mpjax.training.gradients import Objective, chain_gradients, read_later, with_given
 from mpjax.training.nonfinite import kept_unless
 from mpjax.training.state import TrainState
-from mpjax.training.trainable import merge, partition
+from mpjax.training.trainable import partition
 
 Metrics = dict[str, jax.Array]
 

@@ -1,12 +1,11 @@
 """Which parameters a stage trains, by name. Frozen ones are never differentiated: a small set is a cheap one."""
 
 import re
-from typing import Any
 
-import flax.linen as nn
 import jax
 
 from mpjax.errors import InputError
+from mpjax.parameters import is_box, parameter_path
 
 # Names → a pattern on the parameter path. The paper's Direct Forcing stage trains the final norm and projection.
 TRAINABLE_SETS = {
@@ -18,15 +17,6 @@ TRAINABLE_SETS = {
 MEMORY_PATHS = re.compile(r"(memorize|squeeze|recall|context_embedder|image_projection|prompt_encoder|frame_encoder)/")
 
 
-def parameter_path(path: tuple[Any, ...]) -> str:
-    """A jax key path as `a/b/kernel`."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
-
-
-def _is_box(x: Any) -> bool:
-    return isinstance(x, nn.meta.AxisMetadata)
-
-
 def partition(params: dict, name: str) -> tuple[dict, dict]:
     """Splits parameters into (trainable, frozen): two trees of the full structure with None for the other's leaves.
 
@@ -36,17 +26,12 @@ def partition(params: dict, name: str) -> tuple[dict, dict]:
     if name not in TRAINABLE_SETS:
         raise InputError(f"trainable is {name!r}: it must be one of {', '.join(TRAINABLE_SETS)}")
     pattern = re.compile(TRAINABLE_SETS[name])
-    chosen = jax.tree.map_with_path(lambda path, _: bool(pattern.match(parameter_path(path))), params, is_leaf=_is_box)
+    chosen = jax.tree.map_with_path(lambda path, _: bool(pattern.match(parameter_path(path))), params, is_leaf=is_box)
     if not any(jax.tree.leaves(chosen)):
         raise InputError(f"trainable={name!r} matches no parameter: this model was built without that part")
-    trainable = jax.tree.map(lambda keep, x: x if keep else None, chosen, params, is_leaf=_is_box)
-    frozen = jax.tree.map(lambda keep, x: None if keep else x, chosen, params, is_leaf=_is_box)
+    trainable = jax.tree.map(lambda keep, x: x if keep else None, chosen, params, is_leaf=is_box)
+    frozen = jax.tree.map(lambda keep, x: None if keep else x, chosen, params, is_leaf=is_box)
     return trainable, frozen
-
-
-def merge(trainable: dict, frozen: dict) -> dict:
-    """The inverse of `partition`."""
-    return jax.tree.map(lambda a, b: b if a is None else a, trainable, frozen, is_leaf=lambda x: x is None)
 
 
 def trains_memory(trainable: dict) -> bool:

@@ -24,12 +24,12 @@ from mpjax.diffusion.forcing import Echo
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
+from mpjax.parameters import parameter_path
 from mpjax.training.curriculum import Stage
 from mpjax.training.gradients import Objective
 from mpjax.training.optimizer import Optimizer
 from mpjax.training.state import StateFactory
 from mpjax.training.step import make_train_step
-from mpjax.training.trainable import parameter_path
 from tests.parallel.processes import join
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 

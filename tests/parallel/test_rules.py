@@ -10,7 +10,7 @@ from mpjax.errors import InputError
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import AXES
 from mpjax.parallel.rules import RULES, batch_sharding, constrain, devices_along, fitting_spec, spec, tree_shardings
-from mpjax.training.trainable import parameter_path
+from mpjax.parameters import parameter_path
 from tests.tiny import tiny_architecture, tiny_batch
 
 

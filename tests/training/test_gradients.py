@@ -21,10 +21,11 @@ from mpjax.diffusion.samplers import Euler
 from mpjax.models.architecture import FramePack
 from mpjax.models.framepack import push
 from mpjax.models.memorypack import Denoiser
+from mpjax.parameters import parameter_path
 from mpjax.training.gradients import Objective, chain_gradients, chain_loss
 from mpjax.training.state import TrainState
 from mpjax.training.step import make_train_step
-from mpjax.training.trainable import parameter_path, partition
+from mpjax.training.trainable import partition
 from tests.memories import KINDS
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 from tests.training import linear_denoiser

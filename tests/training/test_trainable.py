@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mpjax.errors import InputError
-from mpjax.training.trainable import merge, parameter_path, partition, trains_memory
+from mpjax.parameters import merge, parameter_path
+from mpjax.training.trainable import partition, trains_memory
 
 PARAMS = {
     "head": {"proj_out": {"bias": jnp.ones(1)}},
