@@ -26,6 +26,7 @@ OWN_FILE = "mpjax.json"  # what `config.json` cannot say
 
 # In the order in which the safetensors library lays out a file.
 DTYPES: dict[str, np.dtype] = {
+    "I64": np.dtype(np.int64),
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -44,7 +45,7 @@ class TensorInfo:
     Attributes:
         name: as the checkpoint calls it.
         shape: of the tensor.
-        dtype: float16, bfloat16, float32 or float64.
+        dtype: float16, bfloat16, float32 or float64; of the scalars in some LoRA files int64.
     """
 
     name: str
@@ -209,7 +210,8 @@ def _open_file(path: Path) -> tuple[list[Tensor], dict[str, str]]:
     tensors = []
     try:
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            if entry["dtype"] not in DTYPES:
+            whole = entry["dtype"] == "I64" and math.prod(entry["shape"]) > 1
+            if entry["dtype"] not in DTYPES or whole:
                 raise InputError(f"{path}: {name} is stored as {entry['dtype']}: give a checkpoint in BF16, F16 or F32")
             shape, dtype, (begin, end) = tuple(entry["shape"]), DTYPES[entry["dtype"]], entry["data_offsets"]
             if end - begin != math.prod(shape) * dtype.itemsize or not 0 <= begin <= end <= size - 8 - length:

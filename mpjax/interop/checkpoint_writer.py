@@ -92,9 +92,9 @@ def default_files(tensors: Sequence[TensorInfo], limit: int = SHARD_BYTES) -> di
     names = [WEIGHTS]
     if len(shards) > 1:
         names = [f"{stem}-{number:05d}-of-{len(shards):05d}{dot}{suffix}" for number in range(1, len(shards) + 1)]
-    files = {name: _in_file_order(shard) for name, shard in zip(names, shards, strict=True)}
+    files = {name: in_file_order(shard) for name, shard in zip(names, shards, strict=True)}
     own = [tensor for tensor in tensors if tensor.name.startswith(OWN_PREFIX)]
-    return files | ({OWN_WEIGHTS: _in_file_order(own)} if own else {})
+    return files | ({OWN_WEIGHTS: in_file_order(own)} if own else {})
 
 
 def write_index(folder: Path, tensors: Sequence[TensorInfo], files: Mapping[str, Sequence[str]]) -> None:
@@ -108,7 +108,7 @@ def write_index(folder: Path, tensors: Sequence[TensorInfo], files: Mapping[str,
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _in_file_order(tensors: Sequence[TensorInfo]) -> tuple[str, ...]:
+def in_file_order(tensors: Sequence[TensorInfo]) -> tuple[str, ...]:
     """As the safetensors library orders a file: wide dtypes first, so that each tensor is aligned, then by name."""
     rank = {dtype: number for number, dtype in enumerate(DTYPES.values())}
     ordered = sorted(tensors, key=lambda tensor: (rank[tensor.dtype], tensor.name))

@@ -106,6 +106,21 @@ def transformer_entries(architecture: Architecture) -> tuple[Entry, ...]:
     return tuple(_entry(architecture, tuple(key.key for key in path), leaf.shape) for path, leaf in shapes)
 
 
+@functools.cache
+def linear_layers(architecture: Architecture) -> dict[str, tuple[int, int]]:
+    """The linear layers that other implementations have, by their name there: shape of the weight, `[out, in]`."""
+    return {
+        name.removesuffix(".weight"): (entry.shape[0], entry.shape[1])
+        for entry in linear_entries(architecture)
+        for name in entry.names
+    }
+
+
+def linear_entries(architecture: Architecture) -> tuple[Entry, ...]:
+    """The kernels of these layers."""
+    return tuple(entry for entry in transformer_entries(architecture) if entry.kind == "linear")
+
+
 def _entry(arch: Architecture, path: tuple[str, ...], shape: tuple[int, ...]) -> Entry:
     if path[0] in _OWN:
         return Entry(path=path, names=(OWN_PREFIX + ".".join(path),), shape=shape, kind="same")
