@@ -190,6 +190,16 @@ def parser() -> argparse.ArgumentParser:
         "--distilled-guidance", type=float, help=f"guidance scale that a distilled network reads {run_says}"
     )
     verb.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="LoRA of diffusers or musubi-tuner, or run folder of one, and how much of it (default: 1); repeatable",
+    )
+    verb.add_argument(
+        "--lora-live", action="store_true", help="apply them at every layer (default: fold them into the weights once)"
+    )
+    verb.add_argument(
         "--teacache",
         type=float,
         help="leave blocks out where little changes, up to this threshold (0.15 for FramePack)",
@@ -270,6 +280,12 @@ def parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--weights", type=Path, help="run folder to write in diffusers' layout")
     verb.add_argument("--output", type=Path, required=True, help="folder to write")
+    verb.add_argument(
+        "--lora-format",
+        choices=("diffusers", "musubi", "hunyuan"),
+        help="write the adapter of a run with training.lora as a LoRA file, --output, in these words",
+    )
+    verb.add_argument("--lora", type=Path, help="write this LoRA file instead, whose network --weights has")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: as stored)")
     verb.add_argument("--vae", type=Path, help="directory of the VAE's safetensors (default: the pipeline's)")
     verb.add_argument(

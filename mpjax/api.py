@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mpjax.errors import InputError
+from mpjax.generation.adapters import Adapters
 from mpjax.generation.conditioner import check_text, conditioner_of
 from mpjax.generation.first_frame import held_out, latents_of, read_picture, shown, to_float
 from mpjax.generation.request import Request, make_plan
@@ -35,6 +36,8 @@ def load(
     sampling: SamplingRequest | None = None,
     encoders: str | Path | None = None,
     mesh: MeshShape = ONE_DEVICE,
+    lora: Sequence[str] = (),
+    lora_live: bool = False,
 ) -> "Model":
     """The newest EMA weights of a run folder that `python -m mpjax train` or `convert` wrote.
 
@@ -43,14 +46,16 @@ def load(
         sampling: changes to how it draws, for example `mpjax.SamplingRequest(sampler="unipc", steps=10)`.
         encoders: folder of LLaMA, CLIP and SigLIP, for a network without encoders of its own.
         mesh: devices that share weights and work, for example `mpjax.MeshShape(fsdp=4)`; the default is one.
+        lora: LoRA files or runs, each `FILE` or `FILE:WEIGHT`, for example `["style.safetensors:0.8"]`.
+        lora_live: apply them at every layer; else they are folded into the weights once.
 
     Raises:
-        InputError: no run folder, one without a finished checkpoint, a change that does not suit it, or a mesh of other
-            devices than there are.
+        InputError: no run folder, one without a finished checkpoint, a change or an adapter that does not suit it, or a
+            mesh of other devices than there are.
     """
-    return Model(
-        load_run(Path(run), mesh=mesh), sampling or SamplingRequest(), None if encoders is None else Path(encoders)
-    )
+    adapters = Adapters.parse(lora, lora_live)
+    trained = adapters.put_on(load_run(Path(run), mesh=mesh))
+    return Model(trained, sampling or SamplingRequest(), None if encoders is None else Path(encoders))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

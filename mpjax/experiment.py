@@ -19,10 +19,12 @@ from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.models.architecture import Architecture
+from mpjax.models.lora import Lora
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.processes import Processes
 from mpjax.training.curriculum import Stage
 from mpjax.training.nonfinite import AnyPolicy, RollBack, Stop
+from mpjax.training.trainable import LORA_SETS
 
 # Fields of `Training` that may change between two starts of one run.
 OBSERVATION = (
@@ -175,6 +177,8 @@ class Training:
         keep_checkpoints: newest checkpoints kept.
         keep_checkpoints_every: those of multiples of so many updates are kept besides; 0: none.
         nonfinite: what becomes of an update whose loss or gradient is not finite (`training.nonfinite`).
+        lora: an adapter, which stages train by `trainable="lora"`, or `lora_and_memory`; what no stage trains stays in
+            the weights of `--init`, and out of averages and checkpoints (`models.lora`).
     """
 
     stages: tuple[Stage, ...]
@@ -191,6 +195,7 @@ class Training:
     keep_checkpoints: int = 2
     keep_checkpoints_every: int = 0
     nonfinite: AnyPolicy = Stop()
+    lora: Lora | None = None
 
     def __post_init__(self):
         if not self.stages:
@@ -209,6 +214,12 @@ class Training:
         for i, stage in enumerate(self.stages):
             if max(segments for _, segments in stage.curriculum) > self.segments:
                 raise InputError(f"stages[{i}].curriculum goes beyond training.segments = {self.segments}: raise that")
+            if self.lora is None and stage.trainable in LORA_SETS:
+                raise InputError(f"stages[{i}].trainable is {stage.trainable!r}: set training.lora to its rank")
+            if self.lora is not None and stage.trainable == "all":
+                raise InputError(f"stages[{i}].trainable is 'all', but training.lora freezes weights: use 'lora'")
+        if self.lora is not None and not any(stage.trainable in LORA_SETS for stage in self.stages):
+            raise InputError("training.lora is set, but no stage trains it: set trainable to 'lora' in one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -338,6 +349,8 @@ def fingerprint(experiment: Experiment) -> str:
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
     if policy == Stop():
         fields["training"].pop("nonfinite")
+    if experiment.training.lora is None:
+        fields["training"].pop("lora")
     if isinstance(experiment.data, RecallWorldData):
         for name in ("anchor", "turn"):
             if not fields["data"]["world"][name]:

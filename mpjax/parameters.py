@@ -31,3 +31,11 @@ def pruned(tree: Any) -> Any:
         return tree
     kept = {key: part for key, value in tree.items() if (part := pruned(value)) is not None}
     return kept or None
+
+
+def without(tree: Any, other: Any) -> Any:
+    """The part of a tree that another one lacks; None if that is nothing."""
+    if not isinstance(tree, dict):
+        return tree if other is None else None
+    others = other if isinstance(other, dict) else {}
+    return pruned({key: without(value, others.get(key)) for key, value in tree.items()})

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from mpjax import codecs, config
@@ -18,14 +19,16 @@ from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment
-from mpjax.interop.checkpoint_files import OWN_FILE, Checkpoint, own_description, transformer_place
-from mpjax.interop.orbax_arrays import read_step
-from mpjax.interop.stored_array import place_tree
+from mpjax.interop.checkpoint_files import OWN_FILE, Checkpoint, own_description, sampled_hash, transformer_place
+from mpjax.interop.orbax_arrays import ITEM, read_step
+from mpjax.interop.stored_array import StoredArray, place_tree
 from mpjax.interop.transformer_names import boxed_shapes, transformer_entries
-from mpjax.interop.transformer_tensors import architecture_of, check_tensors, stored_arrays
+from mpjax.interop.transformer_tensors import NAMED, architecture_of, check_tensors, stored_arrays
 from mpjax.models.architecture import Architecture
+from mpjax.models.lora import ENTRY, entries_of, init_adapter, only_entries, put_entry, scales
 from mpjax.parallel.mesh import ONE_DEVICE, MeshShape
 from mpjax.parallel.rules import tree_shardings
+from mpjax.parameters import merge, parameter_path, without
 
 # A step without this file is what a crash left.
 COMPLETE = "_CHECKPOINT_METADATA"
@@ -60,6 +63,7 @@ class Run:
         fps: frames per second.
         height, width: pixels.
         identity: a short hash of the whole description.
+        base: where the weights lie beside which the run trained adapters, and their hash; None for whole weights.
     """
 
     folder: Path
@@ -70,6 +74,7 @@ class Run:
     height: int
     width: int
     identity: str
+    base: tuple[Path, str] | None = None
 
     @property
     def model(self) -> Architecture:
@@ -83,7 +88,7 @@ class TrainedRun:
 
     Attributes:
         run: its description.
-        params: EMA weights on the devices of the mesh, of the dtype they are stored in.
+        params: EMA weights on the devices of the mesh, of the dtype they are stored in; adapters are live.
         step: updates that made them.
         mesh: devices that share the weights and the work.
     """
@@ -111,13 +116,16 @@ def load_run(folder: Path, step: int | None = None, mesh: MeshShape = ONE_DEVICE
     run = read_run(folder)
     step = latest_step(folder) if step is None else step
     devices = mesh.build()
-    return TrainedRun(run=run, params=_placed(folder, step, run.model, devices), step=step, mesh=devices)
+    return TrainedRun(run=run, params=_placed(run, step, devices), step=step, mesh=devices)
 
 
-def _placed(folder: Path, step: int, architecture: Architecture, mesh: Mesh) -> dict:
+def _placed(run: Run, step: int, mesh: Mesh) -> dict:
     """The weights of a checkpoint under the shardings of `parallel.rules`."""
+    folder = run.folder
     stored = read_step(folder / "checkpoints" / str(step))
-    boxed = boxed_shapes(architecture)
+    boxed = boxed_shapes(run.model)
+    if run.base is not None:
+        stored, boxed = _with_base(run, stored, boxed)
     wanted = jax.tree.map(lambda leaf: leaf.shape, nn.unbox(boxed))
     if jax.tree.map(lambda array: array.shape, stored) != wanted:
         raise InputError(f"{folder}: the weights of update {step} are not those of its network: copy the folder again")
@@ -126,6 +134,92 @@ def _placed(folder: Path, step: int, architecture: Architecture, mesh: Mesh) -> 
     shardings = tree_shardings(boxed, mesh)
     like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), stored, shardings)
     return place_tree(stored, like)
+
+
+def _with_base(run: Run, stored: dict, boxed: dict) -> tuple[dict, dict]:
+    """Adapters with what they were trained beside, and the boxed shapes of both together."""
+    assert run.base is not None and run.experiment is not None and run.experiment.training.lora is not None
+    lora, (place, known_hash) = run.experiment.training.lora, run.base
+    if not place.exists():
+        raise InputError(f"{place}, beside which {run.folder} was trained, is gone: put it back")
+    if weights_hash(place) != known_hash:
+        raise InputError(f"{place} is not what {run.folder} was trained beside: put back the weights of then")
+    entries = jax.eval_shape(lambda: merge(init_adapter(lora, jax.random.key(0), boxed), scales(lora, boxed)))
+    whole = merge(boxed, entries)
+    rest = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, lora.base_dtype), without(nn.unbox(whole), stored)
+    )
+    return merge(stored, base_arrays(rest, place, lora.scale)), whole
+
+
+def base_arrays(like: Any, source: Path, scale: float = 1.0) -> dict:
+    """What an adapter is trained beside, as nested dicts of `StoredArray`: opened, not read.
+
+    Args:
+        like: the tree that is wanted, with shapes and dtypes; of adapters it holds the scales alone.
+        source: as of `stored_weights`.
+        scale: of the adapter.
+
+    Raises:
+        InputError: as `stored_weights`, or `source` lacks a parameter or has another shape of it.
+    """
+    stored, _ = stored_weights(source)
+    known = {parameter_path(path): array for path, array in jax.tree.leaves_with_path(stored)}
+    missing: list[str] = []
+
+    def pick(path: tuple, leaf: Any) -> StoredArray:
+        name = parameter_path(path)
+        if name.endswith(f"/{ENTRY}/scale"):
+            whole = np.full(leaf.shape, scale, np.float32)
+            return StoredArray(shape=leaf.shape, dtype=whole.dtype, read=lambda index: whole[index], block=1)
+        array = known.get(name)
+        if array is None or array.shape != leaf.shape:
+            missing.append(name)
+            return leaf
+        dtype = np.dtype(leaf.dtype)
+        return dataclasses.replace(array, dtype=dtype, read=lambda index: array.read(index).astype(dtype, copy=False))
+
+    arrays = jax.tree.map_with_path(pick, like)
+    if missing:
+        some = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+        raise InputError(
+            f"{source} lacks {some}, which no stage trains: give weights of the same network, or train them, too"
+        )
+    return arrays
+
+
+def run_adapter(folder: Path) -> dict:
+    """The adapter of a run, its newest averages and its scale, as host arrays.
+
+    Raises:
+        InputError: no run folder, or one that trained something else than an adapter.
+    """
+    run = read_run(folder)
+    if run.base is None or run.experiment is None or run.experiment.training.lora is None:
+        raise InputError(f"{folder} is no run of adapters: give one that was trained with training.lora")
+    stored = read_step(folder / "checkpoints" / str(latest_step(folder)))
+    adapter: dict[str, Any] = {}
+    if whole := without(stored, only_entries(stored)):
+        some = parameter_path(jax.tree.leaves_with_path(whole)[0][0])
+        raise InputError(f"{folder} trained more than adapters, for one {some}: generate from it, --weights={folder}")
+    for path, entry in entries_of(stored):
+        a, b = entry["a"].all(), entry["b"].all()
+        scale = np.full(a.shape[:-2], run.experiment.training.lora.scale, np.float32)
+        put_entry(adapter, path, {"a": a, "b": b, "scale": scale})
+    return adapter
+
+
+def weights_hash(source: Path) -> str:
+    """A hash of the weights that `stored_weights` reads, by their files (`checkpoint_files.sampled_hash`).
+
+    Raises:
+        InputError: there are none.
+    """
+    if (source / "checkpoints").is_dir():
+        folder = source / "checkpoints" / str(latest_step(source)) / ITEM
+        return sampled_hash(tuple(path for path in sorted(folder.rglob("*")) if path.is_file()))
+    place = transformer_place(source)
+    return sampled_hash((place,) if place.is_file() else tuple(sorted(place.glob("*.safetensors"))))
 
 
 def read_run(folder: Path) -> Run:
@@ -154,6 +248,7 @@ def read_run(folder: Path) -> Run:
             raise KeyError("model")
         codec = dict(stored["codec"])
         size = {name: stored[name] for name in ("fps", "height", "width")}
+        base = (Path(stored["base"]["path"]), stored["base"]["hash"]) if "base" in stored else None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: copy the run folder again") from error
     if converted and "weights" in codec:
@@ -164,6 +259,7 @@ def read_run(folder: Path) -> Run:
         experiment=None if converted else config.build(Experiment, described, "experiment"),
         codec=codecs.from_spec(codec),
         identity=hashlib.sha256(text).hexdigest()[:16],
+        base=base,
         **size,
     )
 

@@ -18,6 +18,7 @@ from tests.fixtures import seeded, tiny_vae
 from tests.interop.checkpoints import tiny_tensors, write_checkpoint
 
 CONFIG = f"--config={config.find('framepack_f1_13b.py')}:smoke"
+LORA = f"--config={config.find('framepack_f1_lora.py')}:smoke"
 CAPTIONS = {"a": "A dog runs", "b": "A dog jumps across the field"}
 
 
@@ -82,6 +83,29 @@ def test_from_videos_to_a_video(whole_run, encoder_folder, tmp_path, monkeypatch
     monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, x: np.full((5, 28), x.mean() / 255, np.float32))
     whole_run(encoder_folder)
     assert_finished(tmp_path, capsys, PretrainedEncoders(encoder_folder, tmp_path / "other"))
+
+
+@pytest.mark.slow
+def test_an_adapter_beside_converted_weights(whole_run, encoder_folder, tmp_path, monkeypatch, capsys):
+    """The commands of configs/framepack_f1_lora.py."""
+
+    def embed(self, prompt):
+        return {"text": seeded.normal(prompt, (7, 24)), "pooled": seeded.normal(f"{prompt} pooled", (20,))}
+
+    monkeypatch.setattr(PretrainedEncoders, "check", lambda self: None)
+    monkeypatch.setattr(PretrainedEncoders, "embed_prompt", embed)
+    monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, x: np.full((5, 28), x.mean() / 255, np.float32))
+    whole_run(encoder_folder)
+    depth = [f"--config.model.{kind}_blocks=2" for kind in ("dual", "single", "refiner")]
+    flags = [LORA, f"--config.data.vae={tmp_path / 'f1' / 'vae'}", f"--config.data.encoders={encoder_folder}", *depth]
+    assert main(["convert", "--input=f1", "--output=base", "--height=32", "--width=48", "--dtype=bfloat16"]) == 0
+    assert main(["train", *flags, "--run=style", "--init=base"]) == 0
+    assert "that stay as they are" in capsys.readouterr().out
+    video = [f"--encoders={encoder_folder}", "--image=a.png", "--prompt=A dog runs", "--seconds=1", "--least=1"]
+    assert main(["generate", "--weights=base", "--lora=style:100", "--steps=2", *video, "--out=styled.mp4"]) == 0
+    assert main(["generate", "--weights=base", "--steps=2", *video, "--out=plain.mp4"]) == 0
+    assert main(["convert", "--weights=style", "--lora-format=musubi", "--output=style.safetensors"]) == 0
+    assert (tmp_path / "styled.mp4").read_bytes() != (tmp_path / "plain.mp4").read_bytes()
 
 
 @pytest.mark.parity

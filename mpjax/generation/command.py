@@ -10,6 +10,7 @@ from pathlib import Path
 from mpjax.conditioning.buckets import nearest_bucket
 from mpjax.data.video import picture_size
 from mpjax.errors import InputError
+from mpjax.generation.adapters import Adapters
 from mpjax.generation.request import Plan, Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
@@ -64,7 +65,9 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     _check_out(args.out, many)
     mesh = parse_mesh(args.mesh) if args.mesh else ONE_DEVICE
     mesh.build()  # refuses other devices than there are
+    adapters = Adapters.parse(args.lora, args.lora_live)
     run, step = with_size(read_run(args.weights), args.size, args.image), latest_step(args.weights)
+    run = adapters.known_to(run)
 
     plans: dict[Path, Plan] = {}
     for request, out in zip(requests, outs, strict=True):
@@ -75,7 +78,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
 
     @functools.cache
     def load() -> Rollout:
-        return Rollout.of(load_run(args.weights, step, mesh), plan_sampling(run, sampling))
+        return Rollout.of(adapters.put_on(load_run(args.weights, step, mesh)), plan_sampling(run, sampling))
 
     with stop_request() as stopping:
         for request, out in zip(requests, outs, strict=True):

@@ -73,6 +73,7 @@ def parameter_shapes(architecture: Architecture) -> dict[str, Any]:
     return nn.unbox(boxed_shapes(architecture))
 
 
+@functools.cache
 def boxed_shapes(architecture: Architecture) -> dict[str, Any]:
     """The same, boxed with logical axis names."""
     arch = architecture

@@ -21,6 +21,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mpjax.errors import InputError
 from mpjax.parameters import is_box, parameter_path
@@ -112,16 +113,16 @@ def scales(spec: Lora, params: dict) -> dict:
 
 
 def combine(adapters: Sequence[tuple[dict, float]]) -> dict:
-    """Several adapters with weights as one, of scale 1, whose update is the weighted sum of theirs."""
+    """Several adapters with weights as one, of scale 1, whose update is the weighted sum of theirs; host arrays."""
     found: dict[tuple[str, ...], list[dict]] = {}
     for adapter, weight in adapters:
         for path, entry in entries_of(adapter):
-            b = weight * jnp.asarray(entry["scale"])[..., None, None] * entry["b"]
-            found.setdefault(path, []).append({"a": jnp.asarray(entry["a"]), "b": b})
+            a, b, scale = (np.asarray(entry[name], np.float32) for name in ("a", "b", "scale"))
+            found.setdefault(path, []).append({"a": a, "b": np.float32(weight) * scale[..., None, None] * b})
     together: dict = {}
     for path, parts in found.items():
-        a, b = (jnp.concatenate([part[name] for part in parts], axis) for name, axis in (("a", -1), ("b", -2)))
-        put_entry(together, path, {"a": a, "b": b, "scale": jnp.ones(a.shape[:-2], jnp.float32)})
+        a, b = (np.concatenate([part[name] for part in parts], axis) for name, axis in (("a", -1), ("b", -2)))
+        put_entry(together, path, {"a": a, "b": b, "scale": np.ones(a.shape[:-2], np.float32)})
     return together
 
 
@@ -133,7 +134,7 @@ def fold(params: dict, adapter: dict) -> dict:
     """
     result = params
     for path, entry in entries_of(adapter):
-        kernel = result
+        kernel: Any = result
         for key in (*path, "kernel"):
             kernel = kernel[key]
         result = _replaced(result, (*path, "kernel"), _fold(kernel.sharding)(kernel, entry))
@@ -147,6 +148,14 @@ def entries_of(adapter: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
             yield path, adapter[key]
         elif isinstance(adapter[key], dict):
             yield from entries_of(adapter[key], (*path, key))
+
+
+def only_entries(tree: dict) -> dict:
+    """The adapter in a tree; empty where there is none."""
+    adapter: dict = {}
+    for path, entry in entries_of(tree):
+        put_entry(adapter, path, entry)
+    return adapter
 
 
 def put_entry(tree: dict, path: tuple[str, ...], entry: dict) -> None:

@@ -123,7 +123,13 @@ def _search(experiment: Experiment, chip: str, step: str, segments: int, store: 
 
 
 def count(experiment: Experiment, trainable: str) -> Parameters:
-    """Parameters of the network, and those of a trainable set."""
+    """Parameters of the network, and those of a trainable set.
+
+    Raises:
+        InputError: the run trains an adapter, whose state is another.
+    """
+    if experiment.training.lora is not None:
+        raise InputError("--search does not know the state of training.lora: name a slice, --topology=v5e:2x2")
     params, _ = network_inputs(experiment)
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
     return Parameters(all=size(params), trained=size(partition(params, trainable)[0]))

@@ -111,7 +111,13 @@ def lower_train_step(experiment: Experiment, number: int, mesh: Mesh, segments: 
     batch = example_batch(experiment, videos, segments)
     denoiser = Denoiser(experiment.model, experiment.guidance)
     factory = StateFactory(
-        denoiser=denoiser, seed=experiment.seed, batch=batch, mesh=mesh, counts_faults=training.nonfinite.counts
+        denoiser=denoiser,
+        seed=experiment.seed,
+        batch=batch,
+        mesh=mesh,
+        counts_faults=training.nonfinite.counts,
+        lora=training.lora,
+        trained=tuple(stage.trainable for stage in training.stages),
     )
     state = factory.abstract(stage)
     step = stage_step(experiment, stage, denoiser, state, mesh, first_update=total_steps(before))

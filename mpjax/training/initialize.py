@@ -1,4 +1,8 @@
-"""Starting from earlier weights: what matches by name is taken, what is new stays fresh and is listed."""
+"""Starting from earlier weights: what matches by name is taken, what is new stays fresh and is listed.
+
+Where adapters are trained, what no stage trains is the base. It stays in the files that it comes from, and is read from
+there whenever the run starts.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,23 +12,42 @@ import jax
 import jax.numpy as jnp
 
 from mpjax.errors import InputError
-from mpjax.interop.stored_array import StoredArray, place
-from mpjax.parameters import parameter_path
+from mpjax.interop.stored_array import StoredArray, place, place_tree
+from mpjax.models.lora import ENTRY, Lora
+from mpjax.parameters import merge, parameter_path
 from mpjax.training.state import TrainState
-from mpjax.weights import stored_weights
+from mpjax.weights import base_arrays, stored_weights
 
 
-def check_weights(params: Any, source: Path) -> None:
-    """Whether `with_weights` would take them; reads shapes alone.
+def check_weights(state: TrainState, source: Path) -> None:
+    """Whether `with_base` and `with_weights` would take them; reads shapes alone.
 
     Args:
-        params: parameters or their shapes.
+        state: arrays or their shapes.
         source: run folder or PyTorch checkpoint.
 
     Raises:
-        InputError: neither, a parameter of the same name has another shape, or nothing matches at all.
+        InputError: neither, a parameter of the same name has another shape, nothing matches at all, or some of the base
+            is missing.
     """
-    _matching(params, source)
+    _matching(merge(state.params, state.base), source)
+    if state.base is not None:
+        base_arrays(state.base, source)
+
+
+def with_base(state: TrainState, like: Any, lora: Lora, source: Path) -> TrainState:
+    """The state with its base: frozen weights from files, straight into the devices, and the scales of the adapter.
+
+    Args:
+        state: without a base.
+        like: shapes, dtypes and shardings of the base, as `StateFactory.abstract` gives them.
+        lora: the adapter.
+        source: run folder or PyTorch checkpoint.
+
+    Raises:
+        InputError: as `check_weights`.
+    """
+    return state.replace(base=place_tree(base_arrays(like, source, lora.scale), like))
 
 
 def with_weights(state: TrainState, source: Path, say: Callable[[str], None] = print) -> TrainState:
@@ -35,14 +58,17 @@ def with_weights(state: TrainState, source: Path, say: Callable[[str], None] = p
     Raises:
         InputError: as `check_weights`.
     """
-    known, words = _matching(state.params, source)
+    known, words = _matching(merge(state.params, state.base), source)
+    for path, _ in jax.tree.leaves_with_path(state.base):
+        known.pop(parameter_path(path), None)
     fresh: list[str] = []
 
     def pick(path: tuple, leaf: jax.Array) -> jax.Array:
         name = parameter_path(path)
         if name in known:
             return place(known.pop(name), leaf)
-        fresh.append(name)
+        if f"/{ENTRY}/" not in name:
+            fresh.append(name)
         return leaf
 
     params = jax.tree.map_with_path(pick, state.params)

@@ -33,7 +33,7 @@ from mpjax.stopping import StopRequest, stop_request
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.compiled_step import stage_step
 from mpjax.training.curriculum import Stage, stage_at, total_steps
-from mpjax.training.initialize import check_weights, with_weights
+from mpjax.training.initialize import check_weights, with_base, with_weights
 from mpjax.training.instruments import NO_INSTRUMENTS, Instruments, Profile
 from mpjax.training.metrics import Log, MetricsLog, NoLog
 from mpjax.training.mirror import Mirror
@@ -97,11 +97,20 @@ def train(
     denoiser = Denoiser(experiment.model, experiment.guidance)
     size, policy = training.batch_size, training.nonfinite
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), datasets.train[0])
+    lora = training.lora
+    if lora is not None and init is None:
+        raise InputError("training.lora trains beside weights that stay where they are: name them, --init=RUN")
     factory = StateFactory(
-        denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh, counts_faults=policy.counts
+        denoiser=denoiser,
+        seed=experiment.seed,
+        batch=example,
+        mesh=mesh,
+        counts_faults=policy.counts,
+        lora=lora,
+        trained=tuple(stage.trainable for stage in stages),
     )
     if init is not None and not (folder / "run.json").is_file():
-        check_weights(factory.abstract(stages[0]).params, init)
+        check_weights(factory.abstract(stages[0]), init)
     retention = Retention(training.keep_checkpoints, training.keep_checkpoints_every)
     copy = Mirror(folder, mirror, retention, say) if mirror is not None and is_first() else None
     if is_first():
@@ -136,15 +145,17 @@ def train(
         )
         if copy is not None:  # only now: what is damaged here must not be copied there
             copying.enter_context(copy)
-        if restored is None:
-            state = factory.create(stages[0])
-            if init is not None:
-                state = with_weights(state, init, say)
-        else:
-            state = restored
+        state = factory.create(stages[0]) if restored is None else restored
+        if lora is not None:
+            assert init is not None  # checked above
+            state = with_base(state, factory.abstract(stages[0]).base, lora, init)
+        if restored is not None:
             say(f"{folder}: going on at update {int(state.step)}")
-        parameters = sum(x.size for x in jax.tree.leaves(state.params))
-        say(f"{parameters:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
+        elif init is not None:
+            state = with_weights(state, init, say)
+        parameters, frozen = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.base))
+        beside = f" beside {frozen:,} that stay as they are" if frozen else ""
+        say(f"{parameters:,} parameters{beside} on {mesh.size} {jax.devices()[0].platform} device(s)")
         if mesh.shape["context"] > 1:
             way = sharded_attention.explain(experiment.model.heads, mesh)
             say(f"{mesh.shape['context']} devices share a sequence: {way}")
@@ -270,7 +281,8 @@ def _run_stage(
                 good = f"the last good checkpoint is that of update {saved}" if saved else "nothing was saved yet"
                 raise InputError(f"{problem} at update {step}{cause}: lower optimizer.learning_rate; {good}")
             if policy.goes_back and faults.first:
-                state, good_step = go_back(faults)
+                restored, good_step = go_back(faults)
+                state = restored.replace(base=state.base)
                 step = int(faults.first)  # the same, whenever it is seen
                 batches, due = batches_from(step), due_at(step, stop)
                 say(f"update {step} was not finite: going on behind it with the weights of update {good_step}")
@@ -286,9 +298,9 @@ def _run_stage(
                 say(f"update {step}: not finite and skipped so far: {skipped}, the first was update {faults.first}")
         # Save last: a run that goes on from here has logged everything up to here, once.
         if due["validate"]:
-            observe.validate(step, compiled.objective, state.ema, log)
+            observe.validate(step, compiled.objective, state.averaged, log)
         if due["sample"]:
-            observe.sample(step, state.ema, log)
+            observe.sample(step, state.averaged, log)
         if due["save"]:
             checkpoints.save(state)
             saved = step

@@ -8,6 +8,7 @@ from mpjax.datasets import Datasets
 from mpjax.errors import InputError
 from mpjax.experiment import ClipsData, Experiment, fingerprint
 from mpjax.training.comparison import difference
+from mpjax.weights import weights_hash
 
 
 def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path | None) -> None:
@@ -17,6 +18,9 @@ def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path |
         raise InputError(f"{folder} is a file: give --run a folder")
     origin = None if init is None else str(init)
     mark = fingerprint(experiment)
+    # Adapters mean nothing beside other weights, and those are not part of the run.
+    lora = experiment.training.lora is not None and init is not None
+    base = {"path": str(init.absolute()), "hash": weights_hash(init)} if lora and init is not None else None
     described = config.to_dict(experiment)
     if isinstance(experiment.data, ClipsData):
         described["data"]["path"] = str(Path(experiment.data.path).absolute())  # `generate` may run elsewhere
@@ -45,6 +49,8 @@ def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path |
         if not same:
             other = difference(stored, described, origin)
             raise InputError(f"{folder} belongs to another experiment{other}: give another --run folder")
+        if base is not None and stored.get("base") != base:
+            raise InputError(f"{init} is not what {folder} was trained beside: give the weights that it began with")
         if not same_data:
             raise InputError(
                 f"{folder} was trained on a dataset encoded otherwise (see {path}): give another --run folder"
@@ -56,6 +62,7 @@ def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path |
     run = {
         "fingerprint": mark,
         "init": origin,
+        **({"base": base} if base else {}),
         **decoding,
         "experiment": described,
     }

@@ -12,8 +12,10 @@ from jax.sharding import Mesh
 
 from mpjax.data.batch import Batch
 from mpjax.diffusion.forcing import Carry
+from mpjax.models.lora import Lora, init_adapter, scales
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.rules import tree_shardings
+from mpjax.parameters import merge, pruned
 from mpjax.training.curriculum import Stage
 from mpjax.training.nonfinite import Faults
 from mpjax.training.trainable import partition
@@ -30,6 +32,8 @@ class TrainState(flax.struct.PyTreeNode):
         carry: what the stage's forcing keeps between updates.
         key: the run's random key; update n uses `fold_in(key, n)`.
         faults: updates that were not finite; None where the run ends at the first (`training.nonfinite`).
+        base: what the network reads besides `params` and the run neither trains, averages nor saves: the weights beside
+            which adapters are trained; None where there are none.
     """
 
     step: jax.Array
@@ -39,6 +43,12 @@ class TrainState(flax.struct.PyTreeNode):
     carry: Carry
     key: jax.Array
     faults: Faults | None = None
+    base: Any = None
+
+    @property
+    def averaged(self) -> Any:
+        """The averages, with what is needed besides: the parameters of the whole network."""
+        return merge(self.ema, self.base)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,8 @@ class StateFactory:
         batch: shapes of a batch (`jax.ShapeDtypeStruct` leaves).
         mesh: devices.
         counts_faults: whether the states have `faults`.
+        lora: the adapter to train, if any; then what no stage trains is the `base` of the states.
+        trained: names of the trainable sets of all stages; needed with `lora`.
     """
 
     denoiser: Denoiser
@@ -58,6 +70,8 @@ class StateFactory:
     batch: Batch
     mesh: Mesh
     counts_faults: bool = False
+    lora: Lora | None = None
+    trained: tuple[str, ...] = ()
 
     def _carry(self, stage: Stage) -> Carry:
         """What the forcing of a stage keeps, before its first update, boxed where it is sharded as the batch."""
@@ -66,15 +80,26 @@ class StateFactory:
             return carry
         return jax.tree.map(lambda x: nn.LogicallyPartitioned(x, ("batch", *[None] * (x.ndim - 1))), carry)
 
-    def _boxed(self, stage: Stage) -> TrainState:
-        """A fresh state whose parameters and carry are boxed with logical axis names."""
-        key = jax.random.key(self.seed)
+    def _parts(self, key: jax.Array) -> tuple[dict, dict | None]:
+        """Fresh parameters and the base, boxed with logical axis names."""
         params = self.denoiser.init(
             jax.random.fold_in(key, 0),
             jax.tree.map(lambda x: jnp.zeros((1, *x.shape[2:]), x.dtype), self.batch.prompts),
             jnp.zeros((1, *self.batch.reference.shape[1:])),
             jnp.zeros((1, *self.batch.segments.shape[2:])),
         )
+        lora = self.lora
+        if lora is None:
+            return params, None
+        adapter = init_adapter(lora, jax.random.fold_in(key, 2), params)
+        own, rest = partition(merge(params, adapter), *self.trained)
+        base = jax.tree.map(lambda x: x.astype(lora.base_dtype), pruned(rest))
+        return pruned(own), merge(base, scales(lora, params))
+
+    def _boxed(self, stage: Stage) -> TrainState:
+        """A fresh state whose parameters and carry are boxed with logical axis names."""
+        key = jax.random.key(self.seed)
+        params, base = self._parts(key)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -83,6 +108,7 @@ class StateFactory:
             carry=self._carry(stage),
             key=jax.random.fold_in(key, 1),
             faults=Faults.none() if self.counts_faults else None,
+            base=base,
         )
 
     def shardings(self, stage: Stage) -> TrainState:
@@ -90,8 +116,9 @@ class StateFactory:
         return tree_shardings(jax.eval_shape(lambda: self._boxed(stage)), self.mesh)
 
     def create(self, stage: Stage) -> TrainState:
-        """A fresh state at step 0."""
-        make = jax.jit(lambda: nn.unbox(self._boxed(stage)), out_shardings=self.shardings(stage))
+        """A fresh state at step 0, still without its base (`initialize.with_base`)."""
+        shardings = self.shardings(stage).replace(base=None)
+        make = jax.jit(lambda: nn.unbox(self._boxed(stage)).replace(base=None), out_shardings=shardings)
         return make()
 
     def abstract(self, stage: Stage) -> TrainState:

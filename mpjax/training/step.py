@@ -55,7 +55,8 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         trained, frozen = partition(state.params, trainable)
 
-        gradients = functools.partial(chain_gradients, objective, trained, frozen, total=batch.weight.sum())
+        beside = merge(frozen, state.base)
+        gradients = functools.partial(chain_gradients, objective, trained, beside, total=batch.weight.sum())
         carry = state.carry
         if forcing.carry_by_video:
             # Other videos have come: what was kept of the last ones is void.

@@ -12,23 +12,33 @@ TRAINABLE_SETS = {
     "all": r".*",
     "output_head": r"head/.*",
     "memory": r"(memorize|squeeze|recall)/.*",
+    "lora": r".*/lora/.*",
+    "lora_and_memory": r"(memorize|squeeze|recall)/.*|.*/lora/.*",
 }
+LORA_SETS = ("lora", "lora_and_memory")
 # What ψ is computed from; where none of it trains, no gradient flows through time.
 MEMORY_PATHS = re.compile(r"(memorize|squeeze|recall|context_embedder|image_projection|prompt_encoder|frame_encoder)/")
 
 
-def partition(params: dict, name: str) -> tuple[dict, dict]:
+def partition(params: dict, *names: str) -> tuple[dict, dict]:
     """Splits parameters into (trainable, frozen): two trees of the full structure with None for the other's leaves.
 
+    Args:
+        params: of the network.
+        names: of trainable sets, of which a parameter must be in one.
+
     Raises:
-        InputError: no such set, or it matches no parameter of this model.
+        InputError: no such set, or one matches no parameter of this model.
     """
-    if name not in TRAINABLE_SETS:
-        raise InputError(f"trainable is {name!r}: it must be one of {', '.join(TRAINABLE_SETS)}")
-    pattern = re.compile(TRAINABLE_SETS[name])
-    chosen = jax.tree.map_with_path(lambda path, _: bool(pattern.match(parameter_path(path))), params, is_leaf=is_box)
-    if not any(jax.tree.leaves(chosen)):
-        raise InputError(f"trainable={name!r} matches no parameter: this model was built without that part")
+    paths = jax.tree.map_with_path(lambda path, _: parameter_path(path), params, is_leaf=is_box)
+    patterns = []
+    for name in names:
+        if name not in TRAINABLE_SETS:
+            raise InputError(f"trainable is {name!r}: it must be one of {', '.join(TRAINABLE_SETS)}")
+        patterns.append(re.compile(TRAINABLE_SETS[name]))
+        if not any(patterns[-1].match(path) for path in jax.tree.leaves(paths)):
+            raise InputError(f"trainable={name!r} matches no parameter: this model was built without that part")
+    chosen = jax.tree.map(lambda path: any(pattern.match(path) for pattern in patterns), paths)
     trainable = jax.tree.map(lambda keep, x: x if keep else None, chosen, params, is_leaf=is_box)
     frozen = jax.tree.map(lambda keep, x: None if keep else x, chosen, params, is_leaf=is_box)
     return trainable, frozen

@@ -1,5 +1,6 @@
 """Run folders made without training: real files around random weights, so that every part of the network speaks."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -10,6 +11,8 @@ from mpjax import config
 from mpjax.data.batch import Batch
 from mpjax.datasets import open_datasets
 from mpjax.experiment import Experiment
+from mpjax.interop.transformer_names import parameter_shapes
+from mpjax.models.lora import Lora, init_adapter
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.run_folder import claim
@@ -68,6 +71,24 @@ def add_checkpoint(folder: Path, run: Experiment, step: int) -> dict:
         reference=latents[:, :1], segments=latents[:, None], prompts=prompts, weight=np.ones((1, 1), np.float32)
     )
     ema = perturbed_params(Denoiser(model), batch, seed=step)
+    _save(folder, ema, step)
+    return ema
+
+
+def write_lora_run(folder: Path, run: Experiment, base: Path, *, step: int = 3) -> Path:
+    """A run folder of an adapter of rank 2 and alpha 3 beside the weights of a run of the same network."""
+    stage = dataclasses.replace(run.training.stages[0], trainable="lora")
+    training = dataclasses.replace(run.training, stages=(stage,), lora=Lora(rank=2, alpha=3.0))
+    run = dataclasses.replace(run, training=training)
+    claim(folder, run, open_datasets(run), base)
+    adapter = jax.eval_shape(lambda: init_adapter(training.lora, jax.random.key(0), parameter_shapes(run.model)))
+    rng = np.random.default_rng(step)
+    ema = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), adapter)
+    _save(folder, ema, step)
+    return folder
+
+
+def _save(folder: Path, ema: dict, step: int) -> None:
     state = TrainState(
         step=jnp.asarray(step),
         params={"other": jnp.zeros(1)},
@@ -79,4 +100,3 @@ def add_checkpoint(folder: Path, run: Experiment, step: int) -> dict:
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(state)
         checkpoints.wait()
-    return ema

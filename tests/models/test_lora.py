@@ -22,7 +22,8 @@ EVERYWHERE = Lora(targets=".*", rank=2, alpha=3.0)
 
 def random_adapter(spec, params, seed=0):
     """A and B drawn, with the scales."""
-    adapter = merge(lora.init_adapter(spec, jax.random.key(seed), params), lora.scales(spec, params))
+    key = jax.random.key(seed)
+    adapter = jax.jit(lambda: merge(lora.init_adapter(spec, key, params), lora.scales(spec, params)))()
     rng = np.random.default_rng(seed)
     draw = lambda x: jnp.asarray(0.2 * rng.normal(size=x.shape), jnp.float32)  # noqa: E731
     return jax.tree.map_with_path(lambda path, x: draw(x) if path[-1].key == "b" else x, adapter)
@@ -62,7 +63,8 @@ def test_live_is_numpy(network):
 
 def test_a_fresh_adapter_changes_no_bit(network):
     params, velocity = network
-    fresh = merge(lora.init_adapter(SPEC, jax.random.key(0), params), lora.scales(SPEC, params))
+    key = jax.random.key(0)
+    fresh = jax.jit(lambda: merge(lora.init_adapter(EVERYWHERE, key, params), lora.scales(EVERYWHERE, params)))()
     assert velocity(merge(params, fresh)).tobytes() == velocity(params).tobytes()
     assert all(np.abs(entry["a"]).min(axis=(-1, -2)).min() > 0 for _, entry in lora.entries_of(fresh))
 

@@ -50,6 +50,8 @@ def export_run(folder: Path, output: Path, *, dtype: np.dtype | None = None, say
     """
     # -- Check -----------------------------------------------------------------------------------------------------
     run, step = read_run(folder), latest_step(folder)
+    if run.base is not None:
+        raise InputError(f"{folder} holds adapters alone: add --lora-format to write them as a LoRA file")
     entries = transformer_entries(run.model)
     arrays = _matched(read_step(folder / "checkpoints" / str(step)), entries, folder)
     codec = run.codec.spec()
