@@ -10,13 +10,13 @@ from mpjax import provenance
 from mpjax.errors import InputError
 
 
-def description(benchmark: str, arguments: Sequence[str], seed: int) -> dict[str, Any]:
+def description(benchmark: str, arguments: Sequence[str], seed: int | None = None) -> dict[str, Any]:
     """The command, and the code, versions and machine that it ran with.
 
     Args:
         benchmark: name of the module.
         arguments: of its command line.
-        seed: of whatever was drawn.
+        seed: of whatever was drawn; None where nothing was.
     """
     return {
         "command": " ".join(["python", "-m", benchmark, *arguments]),
