@@ -15,13 +15,13 @@ DEADLINE_SECONDS = 3600.0
 def stored_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame in display order, upright, in square pixels: uint8 `[height, width, 3]`.
 
-    The size is that of the first frame. Colours are converted as by decord, with which VBench reads: to the bit on the
-    same kind of CPU.
+    The size is that of the first frame. Colours are converted as by decord, with which VBench reads: of 8 bits, 4:2:0
+    and even sides to the bit on x86, see docs/evaluation.md.
 
     Raises:
         InputError: as `count_frames`.
     """
-    resize = FrameResizer(path, *picture_size(path), exact=False)
+    resize = FrameResizer(path, *picture_size(path), as_decord=True)
     with open_video(path, DEADLINE_SECONDS) as reading:
         for timed in reading.frames(note=lambda text: _refuse(path, text)):
             yield resize(timed.frame, reading.stream.sample_aspect_ratio)

@@ -178,17 +178,18 @@ def resample(
 class FrameResizer:
     """Decoded frame -> uint8 `[height, width, 3]`: upright, square pixels, resized to cover, centre-cropped."""
 
-    def __init__(self, video: Path | Media, height: int, width: int, *, exact: bool = True):
+    def __init__(self, video: Path | Media, height: int, width: int, *, as_decord: bool = False):
         """A converter for the frames of one video.
 
         Args:
             video: only names the file in errors.
             height: output rows.
             width: output columns.
-            exact: round alike on every CPU and between chroma samples, and take unlabelled HD for BT.709. False: as
-                swscale does by itself, which is what decord and most players show.
+            as_decord: give the colours that decord gives, which are swscale's own: rounded as the CPU does it
+                fastest, chroma repeated, and BT.601 where no matrix is named. Otherwise they are the same on every CPU,
+                and HD without a name is BT.709, as players take it by convention.
         """
-        self._path, self._height, self._width, self._exact = video, height, width, exact
+        self._path, self._height, self._width, self._as_decord = video, height, width, as_decord
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, sample_aspect_ratio: Fraction | None) -> np.ndarray:
@@ -206,7 +207,8 @@ class FrameResizer:
         new_height = max(rows, round(frame.height * scale))
         shrinks = new_width <= frame.width and new_height <= frame.height
         # By convention unlabelled HD is BT.709 and everything smaller BT.601, swscale's own default.
-        unlabelled_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= HD_HEIGHT and self._exact
+        unlabelled_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= HD_HEIGHT
+        names_bt709 = unlabelled_hd and not frame.format.is_rgb and not self._as_decord
         interpolation = Interpolation.AREA if shrinks else Interpolation.BICUBIC
         try:
             picture = self._reformatter.reformat(
@@ -214,8 +216,8 @@ class FrameResizer:
                 width=new_width,
                 height=new_height,
                 format="rgb24",
-                src_colorspace=Colorspace.ITU709 if unlabelled_hd and not frame.format.is_rgb else None,
-                interpolation=interpolation | REPRODUCIBLE if self._exact else interpolation,
+                src_colorspace=Colorspace.ITU709 if names_bt709 else None,
+                interpolation=interpolation if self._as_decord else interpolation | REPRODUCIBLE,
                 threads=1,
             ).to_ndarray()
         except (av.error.FFmpegError, ValueError) as error:

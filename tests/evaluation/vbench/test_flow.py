@@ -19,8 +19,8 @@ def test_raft_as_the_package():
     frames = vbench_cases.frames("raft", 3, *vbench_cases.FLOW_SIZE)
     flow = np.asarray(jax.jit(module.apply)(params, frames[:-1], frames[1:]))
     reference = golden()["raft.flow"]
-    assert np.abs(reference).max() > 1  # pixels
-    np.testing.assert_allclose(flow[:, ::4, ::4], reference, atol=1e-3 * np.abs(reference).max())
+    assert np.abs(reference).max() > 1
+    np.testing.assert_allclose(flow[:, ::4, ::4], reference, atol=1e-3, rtol=0)  # pixels
     np.testing.assert_allclose(longest_flow(flow), golden()["raft.scores"], rtol=1e-3)
 
 
@@ -32,8 +32,8 @@ def test_amt_as_the_package():
     image, flow = (np.asarray(each[0]) for each in jax.jit(module.apply)(params, padded[:1], padded[1:]))
     said = golden()
     assert np.abs(said["amt.flow"]).max() > 1
-    np.testing.assert_allclose(flow[::4, ::4, 0], said["amt.flow"], atol=1e-3 * np.abs(said["amt.flow"]).max())
-    np.testing.assert_allclose(image[::4, ::4], said["amt.image"], atol=1e-3)
+    np.testing.assert_allclose(flow[::4, ::4, 0], said["amt.flow"], atol=1e-3, rtol=0)
+    np.testing.assert_allclose(image[::4, ::4], said["amt.image"], atol=1e-3, rtol=0)
     predicted = jax.jit(lambda a, b: predict_middle(lambda *x: module.apply(params, *x), a, b))(
         frames[:3:2], frames[2::2]
     )
