@@ -29,14 +29,17 @@ def description(benchmark: str, arguments: Sequence[str], seed: int | None = Non
 
 
 def check_out(out: Path) -> None:
-    """Makes the folder of a record.
+    """Makes the folder of a record, and no record yet: a measurement that fails leaves none.
 
     Raises:
         InputError: the file cannot be written.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        new = not out.exists()
         with out.open("a"):
             pass
+        if new:
+            out.unlink()
     except OSError as error:
         raise InputError(f"--out is {out}, which cannot be written ({error.strerror}): give another file") from error

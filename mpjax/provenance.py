@@ -1,5 +1,6 @@
 """Where a result comes from: source, versions, machine."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -23,6 +24,20 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def sources(*places: str, root: Path = Path(__file__).parent) -> str:
+    """Twelve hexadecimal digits of SHA-256 of Python files: other code has other ones.
+
+    Args:
+        places: files, or folders with all files in them, below `root`; their order does not matter.
+        root: by default this package.
+    """
+    paths = {
+        path for place in places for path in ([root / place] if place.endswith(".py") else (root / place).glob("*.py"))
+    }
+    parts = [f"{path.relative_to(root).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:12]
 
 
 def versions() -> dict[str, str]:

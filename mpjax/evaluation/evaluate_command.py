@@ -20,6 +20,20 @@ Say = Callable[[str], None]
 
 OFFERS: tuple[Offer, ...] = (*VBENCH, *COMPANIONS)
 
+SOURCES = (
+    "data/decoding.py",
+    "data/media.py",
+    "data/stored_frames.py",
+    "data/video.py",
+    "evaluation/metrics",
+    "evaluation/statistics.py",
+    "evaluation/vbench",
+    "interop/checkpoint_files.py",
+    "interop/tensor_pickle.py",
+    "interop/torch_files.py",
+)
+"""The code that a score depends on: scores of other code are not mixed with new ones."""
+
 
 def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     """Runs the verb; `args` are those of `__main__.parser`.
@@ -42,7 +56,7 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     kept = KeptScores(
         args.out,
         {
-            "mpjax": provenance.versions()["mpjax"],
+            "code": provenance.sources(*SOURCES),
             "--backward": args.backward,
             "--segment-frames": args.segment_frames,
         },

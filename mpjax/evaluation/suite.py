@@ -44,7 +44,7 @@ class Suite:
         ratio: of VBench-I2V's crops: `1-1`, `8-5`, `7-4` or `16-9`.
         dimensions: take entries of these dimensions only; empty for all.
         lengths: how many videos of which length; no entry is of two lengths.
-        samples: videos of each entry, from different noise. VBench's own scores are of 5.
+        samples: videos of each entry, from different noise. VBench samples 5, and 25 for temporal flickering.
         seed: which entries get which length.
     """
 
@@ -102,7 +102,10 @@ def cases_of(suite: Suite) -> list[Case]:
     order = sorted(entries, key=lambda name: hashlib.sha256(f"{suite.seed}/{name}".encode()).hexdigest())
     wanted = sum(length.videos // suite.samples for length in suite.lengths)
     if wanted > len(order):
-        raise InputError(f"{suite.info}: {len(order)} entries for {wanted}; lower the numbers in config.lengths")
+        raise InputError(
+            f"{suite.info}: config.lengths asks for videos of {wanted} entries and there are {len(order)}; "
+            "lower its numbers"
+        )
     cases: list[Case] = []
     for length in suite.lengths:
         count = length.videos // suite.samples or len(order)

@@ -1,5 +1,9 @@
+import ast
 import contextlib
+import functools
 import json
+import re
+from pathlib import Path
 
 import av
 import jax
@@ -7,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mpjax
+from mpjax import provenance
 from mpjax.__main__ import main
 from mpjax.data.clip_sources import VIDEO_SUFFIXES
 from mpjax.data.video_writer import write_part
@@ -175,6 +181,41 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
         main(words)
     monkeypatch.setattr(evaluate_command, "measure", lambda *args: measured.append(args[0].name) or measure(*args))
     assert main(words) == 0 and measured == [str(path) for path in paths] and len(_rows(tmp_path / "out")) == 2
+
+
+def test_other_code_is_another_setting(clip, tmp_path, monkeypatch, capsys):
+    words = ["evaluate", str(clip), "--metrics=exposure", f"--out={tmp_path / 'out'}"]
+    assert main(words) == 0
+    root = Path(mpjax.__path__[0])
+    copy = tmp_path / "mpjax"
+    for place in evaluate_command.SOURCES:
+        for path in [root / place] if place.endswith(".py") else (root / place).glob("*.py"):
+            (copy / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path.relative_to(root)).write_bytes(path.read_bytes())
+    same = functools.partial(provenance.sources, root=copy)
+    monkeypatch.setattr(evaluate_command.provenance, "sources", same)
+    assert main(words) == 0
+    (copy / "data" / "video.py").write_text("# another")
+    assert main(words) == 2
+    assert re.search(r"measured with code [0-9a-f]{12}, not [0-9a-f]{12}; give another --out", capsys.readouterr().err)
+
+
+def test_the_code_of_a_score_is_all_that_its_metrics_import():
+    """But for what can only refuse, and the two that say which videos there are and how results are written."""
+    root = Path(mpjax.__path__[0])
+    counted = {
+        path
+        for place in evaluate_command.SOURCES
+        for path in ([root / place] if place.endswith(".py") else (root / place).glob("*.py"))
+    }
+    assert all(path.is_file() for path in counted) and len(counted) > 30
+    others = {root / name for name in ("errors.py", "whole_files.py", "data/clip_sources.py")}
+    for path in counted:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mpjax"):
+                names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+                found = {root.parent / f"{name.replace('.', '/')}.py" for name in names}
+                assert {each for each in found if each.exists()} <= counted | others, path
 
 
 def test_other_weights_are_other_settings(clip, tmp_path, monkeypatch, capsys):

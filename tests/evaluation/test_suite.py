@@ -104,7 +104,7 @@ def test_what_is_no_suite(files):
         suite.cases_of(protocol(files, "--config.ratio=1-1"))
     with pytest.raises(InputError, match="no entry fits"):
         suite.cases_of(suite.Suite(info=str(files / "info.json"), dimensions=("colour",)))
-    with pytest.raises(InputError, match="200 entries for 201;"):
+    with pytest.raises(InputError, match="asks for videos of 201 entries and there are 200; lower"):
         suite.cases_of(protocol(files, "--config.lengths.0.videos=101"))
     with pytest.raises(InputError, match=r"config\.lengths"):
         suite.Length(seconds=0)

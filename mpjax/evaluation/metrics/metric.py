@@ -210,7 +210,7 @@ def look(video: Video, wants: Iterable[Want]) -> Mapping[Probe, Mapping[At, np.n
         queue, waiting[probe] = waiting[probe], []
         shapes = [(len(frames), *frames[0].shape) for _, frames in queue]
         for shape in set(shapes):  # the picture may have another size than the frames
-            same = [look for look, its in zip(queue, shapes, strict=True) if its == shape]
+            same = [waits for waits, its in zip(queue, shapes, strict=True) if its == shape]
             seen = probe(np.stack([frame for _, frames in same for frame in frames]).reshape(-1, *shape))
             rows[probe].update(zip([at for at, _ in same], seen, strict=True))
 
