@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from mpjax.evaluation.vbench.weights import load
+from mpjax.evaluation.vbench.weights import load, read
 from mpjax.interop.checkpoint_files import Tensor
 from tests.fixtures import vbench_cases
+from tests.fixtures.torch_zip import write_zip
 
 
 @functools.cache
@@ -51,6 +52,13 @@ def torch_shapes(module, *inputs):
         for layer in layers:
             shapes[name.replace("{i}", str(layer))] = shape
     return shapes
+
+
+def params_from_file(path, module, network, *inputs, prefix="", within=None):
+    """The same through a file in PyTorch's zip container, with names and nesting as its authors publish it."""
+    shapes = torch_shapes(module, *inputs)
+    write_zip(path, {prefix + name: vbench_cases.weight(name, shapes[name], network) for name in shapes}, within=within)
+    return load(module, read(path, (prefix or f"{within}.",)), str(path), *inputs)
 
 
 def seeded_params(module, network, *inputs, prefix=""):

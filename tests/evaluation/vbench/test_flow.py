@@ -7,15 +7,15 @@ from mpjax.evaluation.vbench.amt import AMT, predict_middle
 from mpjax.evaluation.vbench.dynamic import longest_flow
 from mpjax.evaluation.vbench.flow_layers import correlation_pyramid, look_up, pad_to, warp
 from mpjax.evaluation.vbench.raft import RAFT
-from tests.evaluation.vbench.golden import golden, seeded_params
+from tests.evaluation.vbench.golden import golden, params_from_file
 from tests.fixtures import vbench_cases
 
 SMALL = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
 
 
-def test_raft_as_the_package():
+def test_raft_as_the_package(tmp_path):
     module = RAFT()
-    params = seeded_params(module, "raft", SMALL, SMALL)
+    params = params_from_file(tmp_path / "raft-things.pth", module, "raft", SMALL, SMALL, prefix="module.")
     frames = vbench_cases.frames("raft", 3, *vbench_cases.FLOW_SIZE)
     flow = np.asarray(jax.jit(module.apply)(params, frames[:-1], frames[1:]))
     reference = golden()["raft.flow"]
@@ -24,9 +24,9 @@ def test_raft_as_the_package():
     np.testing.assert_allclose(longest_flow(flow), golden()["raft.scores"], rtol=1e-3)
 
 
-def test_amt_as_the_package():
+def test_amt_as_the_package(tmp_path):
     module = AMT()
-    params = seeded_params(module, "amt", SMALL, SMALL)
+    params = params_from_file(tmp_path / "amt-s.pth", module, "amt", SMALL, SMALL, within="state_dict")
     frames = vbench_cases.frames("amt", 6, *vbench_cases.AMT_SIZE)
     padded, _ = pad_to(jnp.asarray(frames[[0, 2]], jnp.float32) / 255, 16)
     image, flow = (np.asarray(each[0]) for each in jax.jit(module.apply)(params, padded[:1], padded[1:]))
