@@ -20,7 +20,7 @@ _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _KERNEL = re.compile(r"splash_m[hq]a_[a-z]+")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _IOTA_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
-_END = re.compile(r"\}(,|$)")  # of a computation
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -85,22 +85,35 @@ def _bytes(kind: str, dimensions: str) -> float:
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         if line.endswith("{") and ("->" in line) and " = " not in line.split("->")[0]:
             words = line.split()
             name = words[1] if words[0] == "ENTRY" else words[0]
             name = name.lstrip("%").split("(")[0]
             entry = name if words[0] == "ENTRY" else entry
             current = computations.setdefault(name, [])
-        elif _END.match(line):
+        elif line.startswith("}"):
             current = None
-        elif current and not line.startswith(" "):  # Pallas' own description of a kernel has line breaks
-            current[-1] = dataclasses.replace(current[-1], attributes=current[-1].attributes + line)
         elif current is not None and " = " in line:
             current.append(_instruction(line))
     if not entry:
         raise ValueError("this is no HLO module: it has no ENTRY computation")
     return computations, entry
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """The lines of a module, each instruction on one: what Pallas says of a kernel, in braces, has line breaks."""
+    begun, depth = "", 0
+    for line in text.splitlines():
+        if not begun and not line.startswith(" "):
+            yield line
+            continue
+        begun += line
+        bare = _QUOTED.sub("", line)
+        depth += bare.count("{") - bare.count("}")
+        if depth <= 0:
+            yield begun
+            begun, depth = "", 0
 
 
 def _instruction(line: str) -> Instruction:

@@ -73,14 +73,16 @@ def test_collectives_are_weighed_by_how_often_they_run():
     assert found.kernels == {"splash_mha_fwd": 3}
 
 
-def test_a_kernels_line_breaks_do_not_end_its_computation():
+@pytest.mark.parametrize("line", ["", '"brace":"}"', "%more = f32[64] all-reduce(%x)"])
+def test_a_kernels_line_breaks_do_not_end_its_computation(line):
     """What Pallas says of a kernel stands on lines of its own; a collective behind it counts, and so does its name."""
     (kernel,) = (line for line in TEXT.splitlines() if "%kernel =" in line)
     late = "  %late = f32[16,64]{1,0:T(8,128)} all-reduce(%kernel), channel_id=4, replica_groups={{0,1,2,3}}, to_apply=%add"
     plain = TEXT.replace(kernel, f"{kernel}\n{late}")
-    said = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{\\"block_q\\": 16}"\n}}, metadata'
+    said = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{\\"block_q\\": 16}"\n LINE\n}\n}, metadata'
+    said = said.replace("LINE", line)
     broken = plain.replace(kernel, kernel.replace("metadata", said))
-    assert broken.count("\n") == plain.count("\n") + 2
+    assert broken.count("\n") == plain.count("\n") + 4
     assert traffic(broken) == traffic(plain) and traffic(broken).count["all-reduce"] == 3
 
 
