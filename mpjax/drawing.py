@@ -65,10 +65,17 @@ def prepare_axes(axes: Axes, x: str, y: str) -> None:
     axes.spines[["left", "bottom"]].set_color(INK)
 
 
-def legend(axes: Axes) -> None:
+def legend(axes: Axes, columns: int = 4) -> None:
     """Names of the series above the drawing."""
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=4, frameon=False, labelcolor=INK, borderaxespad=0)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1.01),
+            ncols=columns,
+            frameon=False,
+            labelcolor=INK,
+            borderaxespad=0,
+        )
 
 
 def series_colour(index: int) -> str:

@@ -45,4 +45,4 @@ def _chip_axis(axes: Axes, series: dict[str, list[Row]]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, [str(place) for place in places])
     axes.minorticks_off()
-    legend(axes)
+    legend(axes, columns=2)
