@@ -17,6 +17,7 @@ _CALLS = re.compile(
     r"\b(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=(\{[^}]*\}|%[\w.\-]+)"
 )
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_INDEX = re.compile(r"\bindex=(\d+)")
 _KERNEL = re.compile(r"splash_m[hq]a_[a-z]+")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _IOTA_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
@@ -171,15 +172,28 @@ def _walk(
 
 
 def _turns(computations: Mapping[str, list[Instruction]], loop: Instruction) -> int:
-    """How often a loop turns, which XLA says, or else the bound of its counter: `lax.scan` counts from 0 in ones."""
+    """How often a loop turns, which XLA says, or else the bound of its counter, from 0, and the step of it."""
     if known := _TURNS.search(loop.attributes):
         return int(known[1])
-    condition = re.search(r"condition=%([\w.\-]+)", loop.attributes)
+    condition, body = (re.search(rf"{name}=%([\w.\-]+)", loop.attributes) for name in ("condition", "body"))
     bounds = computations[condition[1]] if condition else []
-    whole = [int(i.operands[0]) for i in bounds if i.operation == "constant" and i.result.startswith("s32[]")]
-    if len(whole) != 1:
+    whole = [
+        int(i.operands[0]) for i in bounds if i.operation == "constant" and i.result.startswith(("s32[]", "u32[]"))
+    ]
+    places = [_INDEX.search(i.attributes) for i in bounds if i.operation == "get-tuple-element"]
+    if len(whole) != 1 or len(places) != 1 or not (place := places[0]) or not body:
         raise ValueError(f"XLA does not say how often the loop {loop.name} turns")
-    return whole[0]
+    return -(-whole[0] // _step(computations[body[1]], int(place[1])))
+
+
+def _step(body: list[Instruction], place: int) -> int:
+    """What a turn adds to the counter at this place of the state: one in `lax.scan`, two where XLA unrolled a loop."""
+    values = {i.name: i for i in body}
+    ends = [i for i in body if i.operation == "tuple"]
+    counted = values.get(ends[-1].operands[place]) if ends else None
+    added = [values[name] for name in counted.operands if name in values] if counted else []
+    steps = [int(i.operands[0]) for i in added if i.operation == "constant"]
+    return steps[0] if counted and counted.operation == "add" and len(steps) == 1 else 1
 
 
 def _moved(kind: str, i: Instruction, *, fused: bool) -> float:
