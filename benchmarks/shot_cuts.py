@@ -4,8 +4,8 @@
 
 `VIDEOS` is a folder; `shot_cuts.csv` and `cameras.csv` of the labels name its files. A file without a cut there is one
 shot. The detector's thresholds were set on these clips and on joins of seed 0: `clips` and `joins` are in-sample.
-For `held_out` the clips are halved, the thresholds of `GRID` are chosen on one half and counted on the other, both ways;
-those it does not have (`fixed_thresholds` of the result) stay as they were set on all clips. With PySceneDetect
+For `held_out` the clips are halved, the thresholds of `GRID` are chosen on one half and counted on the other, both
+ways; those it does not have (`fixed_thresholds` of the result) stay as they were set on all clips. With PySceneDetect
 installed (`pip install scenedetect`), its adaptive detector at its defaults runs on the same files.
 """
 
