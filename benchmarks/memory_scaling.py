@@ -18,7 +18,7 @@ import numpy as np
 import mpjax
 from mpjax import provenance
 from mpjax.api import State
-from mpjax.evaluation.report_figures import blank_figure, legend, png, series_style
+from mpjax.drawing import blank_figure, legend, png, series_style
 from mpjax.generation.memory import resident_mb
 
 FIRST = 4  # the segments before it compile

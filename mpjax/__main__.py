@@ -231,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--segments", type=int, help="of a video in training (default: training.segments)")
     verb.add_argument("--quick", action="store_true", help="let the compiler optimise less: a third of the time")
     verb.add_argument("--search", action="store_true", help="find the smallest slice that each stage fits")
+    verb.add_argument("--compiles", type=int, default=10, help="of the search for a stage, at most (default: 10)")
     verb.add_argument(
         "--cache", type=Path, default=Path("runs/plan"), help="folder of what was compiled (default: runs/plan)"
     )

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpjax import config, experiment, provenance
+from mpjax import config, drawing, experiment, provenance
 from mpjax.data.filmstrip import png, stack
 from mpjax.data.recallworld.world import World
 from mpjax.diffusion.forcing import Direct
@@ -303,7 +303,7 @@ def _write(
 
 def _overview(path: Path, recall: dict, pictures: dict[str, bytes]) -> None:
     """One picture of the result: recall by gap, and below it true and generated returns."""
-    panels = [report_figures.png(report_figures.recall_figure(recall))]
+    panels = [drawing.png(report_figures.recall_figure(recall))]
     panels += [pictures[name] for name in ("recall_gap_2", "recall_gap_4") if name in pictures]
     path.write_bytes(png(stack(panels)))
 

@@ -202,6 +202,7 @@ def plan(args: argparse.Namespace, overrides: list[str]) -> None:
         segments=args.segments,
         search=args.search,
         quick=args.quick,
+        compiles=args.compiles,
         cache=args.cache,
         out=args.out,
     )

@@ -1,4 +1,4 @@
-"""The figures of an ablation, in the style of the report (`evaluation.report_figures`)."""
+"""The figures of an ablation, in the style of `drawing`."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,8 @@ from matplotlib.figure import Figure
 
 from mpjax.ablation.design import Ablation
 from mpjax.ablation.rows import Interval, Row, metrics_of, over_seeds
-from mpjax.evaluation.report_figures import (
-    blank_figure,
-    drift_figure,
-    legend,
-    recall_figure,
-    series_colour,
-    series_style,
-)
+from mpjax.drawing import blank_figure, legend, series_colour, series_style
+from mpjax.evaluation.report_figures import drift_figure, recall_figure
 from mpjax.markup import SERIES
 
 

@@ -7,8 +7,8 @@ from mpjax.ablation.design import Ablation
 from mpjax.ablation.figures import figures
 from mpjax.ablation.rows import as_csv, rows_of
 from mpjax.ablation.tables import summary
+from mpjax.drawing import png
 from mpjax.evaluation import claims, verdict
-from mpjax.evaluation.report_figures import png
 from mpjax.whole_files import write_file, write_json
 
 

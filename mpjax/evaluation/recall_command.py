@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpjax import config
+from mpjax import config, drawing
 from mpjax.data.filmstrip import filmstrip, png, stack
 from mpjax.data.recallworld.leaks import find_leaks
 from mpjax.data.recallworld.scenes import SCENES
@@ -94,7 +94,7 @@ def recall(args: argparse.Namespace, say: Say = print) -> None:
         strip = _strip(found)
         figure = report_figures.recall_figure({world.scene: report})
         say(recall_table(report))
-    (out / "recall.png").write_bytes(png(stack([report_figures.png(figure), png(strip)])))
+    (out / "recall.png").write_bytes(png(stack([drawing.png(figure), png(strip)])))
     say(f"{out}: recall.json, recall.csv, recall.png")
 
 

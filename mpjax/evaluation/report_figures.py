@@ -1,23 +1,12 @@
-"""The figures of the report, as SVG that stands inside an HTML page.
+"""The figures of the report, in the style of `drawing`."""
 
-The colours of a drawing are replaced by CSS variables and `currentColor`, so that one figure reads on a light and on a
-dark page (`markup` defines them). Text stays text. The same numbers give the same bytes.
-"""
-
-import io
-import re
 from collections.abc import Callable
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from mpjax.drawing import INK, WIDTH, blank_figure, legend, prepare_axes, series_colour, series_style
 from mpjax.markup import SERIES
-
-INK = "#1b1f24"
-_MARKERS = "os^Dv*"
-_WIDTH = 7.6
 
 
 def recall_figure(recall: dict) -> Figure:
@@ -100,7 +89,7 @@ def training_figure(training: dict) -> Figure:
     }
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
-    figure = Figure(figsize=(_WIDTH, 0.5 + 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
     for index, (name, arm) in enumerate(arms.items()):
         axes = panels[index]
@@ -108,7 +97,7 @@ def training_figure(training: dict) -> Figure:
         for key, style in (("loss", line), ("held_out", series_style(1, linestyle="none"))):
             axes.plot([x for x, _ in arm[key]], [y for _, y in arm[key]], gid=f"{key}-{index}", **style)
         axes.set_title(name, color=INK, fontsize=11)
-        _prepare(axes, "update", "loss" if index % columns == 0 else "")
+        prepare_axes(axes, "update", "loss" if index % columns == 0 else "")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     values = [y for arm in arms.values() for key in arm for _, y in arm[key]]
     if min(values, default=0) > 0:
@@ -119,69 +108,6 @@ def training_figure(training: dict) -> Figure:
     for axes in panels[len(arms) :]:
         axes.set_visible(False)
     return figure
-
-
-def svg(figure: Figure, name: str) -> str:
-    """A figure as an `<svg>` element.
-
-    Args:
-        figure: what a function above returned.
-        name: goes before every id, so that several figures can share a page; letters and hyphens.
-    """
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    # An element inside a page needs no prolog, namespaces or metadata.
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{name}"', text)
-    for index, colour in enumerate(SERIES):
-        text = text.replace(colour, f"var(--series-{index})")
-    return text.replace(INK, "currentColor").strip()
-
-
-def png(figure: Figure, dots_per_inch: int = 120) -> bytes:
-    """A figure as PNG bytes on white, for documents."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")
-    return buffer.getvalue()
-
-
-def blank_figure(x: str, y: str, height: float = 3.8) -> tuple[Figure, Axes]:
-    """An empty drawing with named axes, `height` inches high."""
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    axes = figure.add_subplot()
-    _prepare(axes, x, y)
-    return figure, axes
-
-
-def _prepare(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, color=INK)
-    axes.set_ylabel(y, color=INK)
-    axes.tick_params(colors=INK, which="both")
-    axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-
-
-def legend(axes: Axes) -> None:
-    """Names of the series above the drawing."""
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=4, frameon=False, labelcolor=INK, borderaxespad=0)
-
-
-def series_colour(index: int) -> str:
-    """Of series `index`; they repeat after the sixth."""
-    return SERIES[index % len(SERIES)]
-
-
-def series_style(index: int, **changes) -> dict:
-    """Keywords of a line with markers for series `index`, with changes."""
-    marker = _MARKERS[index % len(_MARKERS)]
-    return {"color": series_colour(index), "marker": marker, "linewidth": 1.6, "markersize": 6, **changes}
 
 
 DRAWINGS: dict[str, Callable[..., Figure]] = {

@@ -8,7 +8,8 @@ from html import escape
 from urllib.parse import quote
 
 from mpjax import markup
-from mpjax.evaluation.report_figures import DRAWINGS, svg
+from mpjax.drawing import svg
+from mpjax.evaluation.report_figures import DRAWINGS
 
 
 def page(report: dict, pictures: dict[str, bytes]) -> str:

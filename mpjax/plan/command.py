@@ -9,21 +9,21 @@ from pathlib import Path
 
 import jax
 
+from mpjax.drawing import png
 from mpjax.errors import InputError
-from mpjax.evaluation.report_figures import png
 from mpjax.experiment import Experiment
 from mpjax.parallel.mesh import MeshShape, parse_mesh
 from mpjax.plan.chips import CHIPS, parse_slice
 from mpjax.plan.figure import scaling_figures
 from mpjax.plan.meshes import spread
 from mpjax.plan.row import GENERATE, Row
-from mpjax.plan.search import Parameters, search
+from mpjax.plan.search import MOST_COMPILES, Parameters, search
 from mpjax.plan.steps import network_inputs, tokens_of, topology_devices
 from mpjax.plan.store import Store
 from mpjax.plan.tables import sentence, table
 from mpjax.provenance import commit, versions
 from mpjax.training.trainable import partition
-from mpjax.whole_files import write_json
+from mpjax.whole_files import write_file, write_json
 
 Say = Callable[[str], None]
 
@@ -39,6 +39,7 @@ class Request:
         segments: of a video in training.
         search: look for the smallest slice that fits.
         quick: let the compiler optimise less.
+        compiles: of the search for a step, at most.
         cache: folder of compiled rows.
         out: folder for `plan.md`, `plan.json` and figures, or None.
     """
@@ -49,6 +50,7 @@ class Request:
     segments: int | None = None
     search: bool = False
     quick: bool = False
+    compiles: int = MOST_COMPILES
     cache: Path = Path("runs/plan")
     out: Path | None = None
 
@@ -65,6 +67,8 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
     for step in steps:
         if step not in known:
             raise InputError(f"--step is {step!r}: it must be one of {', '.join(known)}")
+    if request.compiles < 1:
+        raise InputError(f"--compiles is {request.compiles}: it must be at least 1")
     segments = experiment.training.segments if request.segments is None else request.segments
     if segments < 1:
         raise InputError(f"--segments is {segments}: it must be at least 1")
@@ -80,7 +84,7 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
     rows = []
     for topology, step in itertools.product(request.topologies, steps):
         if request.search:
-            rows += _search(experiment, topology, step, segments, store, say)
+            rows += _search(experiment, topology, step, segments, store, say, request.compiles)
         else:
             shape = parse_mesh(request.mesh) if request.mesh else default_mesh(experiment, topology, step)
             rows.append(store.row(experiment, topology, shape, step, segments))
@@ -93,11 +97,11 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
 def _write(out: Path, rows: Sequence[Row]) -> None:
     """`plan.md`, `plan.json` with where they come from, and figures if a step is there for several slices."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "plan.md").write_text(table(rows))
+    write_file(out / "plan.md", table(rows))
     source = dict(commit=commit(), versions=dict(versions(), libtpu=version("libtpu")))
     write_json(out / "plan.json", dict(**source, rows=[dataclasses.asdict(row) for row in rows]))
     for name, figure in scaling_figures(rows).items():
-        (out / f"{name}.png").write_bytes(png(figure))
+        write_file(out / f"{name}.png", png(figure))
 
 
 def default_mesh(experiment: Experiment, topology: str, step: str) -> MeshShape:
@@ -107,14 +111,16 @@ def default_mesh(experiment: Experiment, topology: str, step: str) -> MeshShape:
     return spread(size, experiment.model.width, context=context)
 
 
-def _search(experiment: Experiment, chip: str, step: str, segments: int, store: Store, say: Say) -> list[Row]:
+def _search(
+    experiment: Experiment, chip: str, step: str, segments: int, store: Store, say: Say, compiles: int
+) -> list[Row]:
     def compile_one(experiment: Experiment, topology: str, shape: MeshShape) -> Row:
         row = store.row(experiment, topology, shape, step, segments)
         say(sentence(row))
         return row
 
     trainable = experiment.training.stages[int(step.removeprefix("stage ")) - 1].trainable
-    best = search(experiment, count(experiment, trainable), tokens_of(experiment), chip, compile_one)
+    best = search(experiment, count(experiment, trainable), tokens_of(experiment), chip, compile_one, compiles)
     if best is None:
         say(f"{step}: found no slice of {chip} that fits")
         return []

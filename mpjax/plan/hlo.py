@@ -17,10 +17,11 @@ _CALLS = re.compile(
     r"\b(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=(\{[^}]*\}|%[\w.\-]+)"
 )
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_INDEX = re.compile(r"\bindex=(\d+)")
 _KERNEL = re.compile(r"splash_m[hq]a_[a-z]+")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _IOTA_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
-_END = re.compile(r"\}(,|$)")  # of a computation
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -85,22 +86,35 @@ def _bytes(kind: str, dimensions: str) -> float:
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         if line.endswith("{") and ("->" in line) and " = " not in line.split("->")[0]:
             words = line.split()
             name = words[1] if words[0] == "ENTRY" else words[0]
             name = name.lstrip("%").split("(")[0]
             entry = name if words[0] == "ENTRY" else entry
             current = computations.setdefault(name, [])
-        elif _END.match(line):
+        elif line.startswith("}"):
             current = None
-        elif current and not line.startswith(" "):  # Pallas' own description of a kernel has line breaks
-            current[-1] = dataclasses.replace(current[-1], attributes=current[-1].attributes + line)
         elif current is not None and " = " in line:
             current.append(_instruction(line))
     if not entry:
         raise ValueError("this is no HLO module: it has no ENTRY computation")
     return computations, entry
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """The lines of a module, each instruction on one: what Pallas says of a kernel, in braces, has line breaks."""
+    begun, depth = "", 0
+    for line in text.splitlines():
+        if not begun and not line.startswith(" "):
+            yield line
+            continue
+        begun += line
+        bare = _QUOTED.sub("", line)
+        depth += bare.count("{") - bare.count("}")
+        if depth <= 0:
+            yield begun
+            begun, depth = "", 0
 
 
 def _instruction(line: str) -> Instruction:
@@ -158,15 +172,28 @@ def _walk(
 
 
 def _turns(computations: Mapping[str, list[Instruction]], loop: Instruction) -> int:
-    """How often a loop turns, which XLA says, or else the bound of its counter: `lax.scan` counts from 0 in ones."""
+    """How often a loop turns, which XLA says, or else the bound of its counter, from 0, and the step of it."""
     if known := _TURNS.search(loop.attributes):
         return int(known[1])
-    condition = re.search(r"condition=%([\w.\-]+)", loop.attributes)
+    condition, body = (re.search(rf"{name}=%([\w.\-]+)", loop.attributes) for name in ("condition", "body"))
     bounds = computations[condition[1]] if condition else []
-    whole = [int(i.operands[0]) for i in bounds if i.operation == "constant" and i.result.startswith("s32[]")]
-    if len(whole) != 1:
+    whole = [
+        int(i.operands[0]) for i in bounds if i.operation == "constant" and i.result.startswith(("s32[]", "u32[]"))
+    ]
+    places = [_INDEX.search(i.attributes) for i in bounds if i.operation == "get-tuple-element"]
+    if len(whole) != 1 or len(places) != 1 or not (place := places[0]) or not body:
         raise ValueError(f"XLA does not say how often the loop {loop.name} turns")
-    return whole[0]
+    return -(-whole[0] // _step(computations[body[1]], int(place[1])))
+
+
+def _step(body: list[Instruction], place: int) -> int:
+    """What a turn adds to the counter at this place of the state: one in `lax.scan`, two where XLA unrolled a loop."""
+    values = {i.name: i for i in body}
+    ends = [i for i in body if i.operation == "tuple"]
+    counted = values.get(ends[-1].operands[place]) if ends else None
+    added = [values[name] for name in counted.operands if name in values] if counted else []
+    steps = [int(i.operands[0]) for i in added if i.operation == "constant"]
+    return steps[0] if counted and counted.operation == "add" and len(steps) == 1 else 1
 
 
 def _moved(kind: str, i: Instruction, *, fused: bool) -> float:

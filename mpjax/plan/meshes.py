@@ -18,5 +18,5 @@ def spread(chips: int, width: int, *, context: int = 1, tensor: int = 1) -> Mesh
         context, tensor: sizes of these axes; together they divide the chips.
     """
     shares = chips // (context * tensor)
-    fsdp = math.gcd(shares, max(width // TILE_ROWS, 1))
+    fsdp = 1 if width % TILE_ROWS else math.gcd(shares, width // TILE_ROWS)
     return MeshShape(data=shares // fsdp, fsdp=fsdp, context=context, tensor=tensor)

@@ -1,7 +1,9 @@
 """One compiled step as a row of numbers: memory, traffic, and the time that the chip's data sheet allows."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 
 import jax
 
@@ -14,7 +16,7 @@ from mpjax.plan.steps import lower_generate_step, lower_train_step, mesh_on, tok
 
 GENERATE = "generate"
 MOST = 0.9  # of the HBM that a step may take
-_QUICK, _USUAL = "O1", "UNKNOWN"  # XLA's levels: with `--quick`, and the one of every run
+_QUICK = "O1"  # XLA's level of optimisation with `--quick`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,16 @@ def describe(mesh: jax.sharding.Mesh) -> str:
     return " × ".join(f"{name} {mesh.shape[name]}" for name in AXES if mesh.shape[name] > 1) or "one chip"
 
 
+@contextlib.contextmanager
+def _optimising_less() -> Iterator[None]:
+    before = jax.config.jax_optimization_level  # type: ignore[attr-defined]
+    jax.config.update("jax_optimization_level", _QUICK)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_optimization_level", before)
+
+
 def compile_row(
     experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int, quick: bool = False
 ) -> Row:
@@ -128,10 +140,10 @@ def compile_row(
         quick=quick,
     )
     lowered = lower()
-    jax.config.update("jax_optimization_level", _QUICK if quick else _USUAL)
     start = time.monotonic()
     try:
-        compiled = lowered.compile()
+        with _optimising_less() if quick else contextlib.nullcontext():
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -1,7 +1,7 @@
 """The smallest slice of a kind that a step is found to fit, and the best mesh found there.
 
 A closed form bounds the memory from below and throws out what cannot fit; bisection over the sizes of a slice compiles
-some of the rest, at most `MOST_COMPILES` programs.
+some of the rest.
 """
 
 import dataclasses
@@ -63,20 +63,28 @@ def candidates(experiment: Experiment, parameters: Parameters, tokens: Tokens, p
             for tensor in (1, 2, 4, 8):
                 if place.size % (context * tensor) or experiment.model.heads % (context * tensor):
                     continue
-                shape = spread(place.size, experiment.model.width, context=context, tensor=tensor)
-                for remat in REMAT_POLICIES:
-                    least = least_memory(experiment, parameters, tokens, shape, remat)
-                    if least <= MOST * place.chip.memory:
-                        yield Candidate(shape=shape, remat=remat, least=least)
+                usual = spread(place.size, experiment.model.width, context=context, tensor=tensor)
+                # Smaller shares than whole tiles send more, and hold less.
+                fullest = dataclasses.replace(usual, data=1, fsdp=usual.data * usual.fsdp)
+                for shape in dict.fromkeys((usual, fullest)):
+                    for remat in REMAT_POLICIES:
+                        least = least_memory(experiment, parameters, tokens, shape, remat)
+                        if least <= MOST * place.chip.memory:
+                            yield Candidate(shape=shape, remat=remat, least=least)
 
     def order(c: Candidate) -> tuple:
-        return c.shape.context * c.shape.tensor, c.shape.tensor, REMAT_POLICIES.index(c.remat)
+        return c.shape.context * c.shape.tensor, c.shape.tensor, -c.shape.data, REMAT_POLICIES.index(c.remat)
 
     return sorted(possible(), key=order)
 
 
 def search(
-    experiment: Experiment, parameters: Parameters, tokens: Tokens, chip: str, compile_one: Compile
+    experiment: Experiment,
+    parameters: Parameters,
+    tokens: Tokens,
+    chip: str,
+    compile_one: Compile,
+    compiles: int = MOST_COMPILES,
 ) -> Row | None:
     """Bisects the sizes of a slice, then spends what is left of the budget on faster meshes of the smallest.
 
@@ -85,13 +93,14 @@ def search(
         parameters, tokens: of its network.
         chip: as `chips.CHIPS` names it.
         compile_one: compiles a step for (experiment, topology, mesh).
+        compiles: programs, at most.
 
     Returns:
         The row with the fewest seconds a video of those that fit the smallest slice found; None: nothing fitted. A
         smaller slice may exist: a slice is given up after `ATTEMPTS` meshes, and what fits none is taken to be too
         small for all below it.
     """
-    budget = MOST_COMPILES
+    budget = compiles
     tried: set[tuple[str, Candidate]] = set()
 
     def options(name: str) -> list[Candidate]:

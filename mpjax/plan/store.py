@@ -10,6 +10,7 @@ from mpjax import config
 from mpjax.experiment import Experiment
 from mpjax.parallel.mesh import MeshShape
 from mpjax.plan.row import Row, compile_row
+from mpjax.whole_files import write_json
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -39,7 +40,5 @@ class Store:
             return Row(**json.loads(path.read_text()))
         row = compile_row(experiment, topology, shape, step, segments, self._quick)
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(row), indent=1))
-        partial.replace(path)
+        write_json(path, dataclasses.asdict(row))
         return row

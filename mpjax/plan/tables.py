@@ -6,7 +6,7 @@ from mpjax.plan.row import Row
 
 HEAD = (
     *("step", "slice", "mesh", "remat", "videos", "arguments", "temporaries", "peak", "of HBM", "sent", "step time"),
-    "MFU",
+    *("MFU", "compiler"),
 )
 
 
@@ -29,7 +29,7 @@ def sentence(row: Row) -> str:
             f"least time by data sheet: compute {row.compute_seconds:.2f} s, memory {row.memory_seconds:.2f} s, links "
             f"{row.link_seconds:.2f} s; step {row.seconds:.2f} s, MFU at most {row.mfu:.0%}",
             f"attention kernels: {kernels}",
-            f"compiled in {row.compile_seconds:.0f} s",
+            f"compiled in {row.compile_seconds:.0f} s{', optimised less (--quick)' if row.quick else ''}",
         ]
     )
 
@@ -44,9 +44,10 @@ def table(rows: Sequence[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     first = [row.step, row.topology, row.mesh, row.remat, str(row.videos)]
     if row.error:
-        return [*first, *["–"] * 3, "does not compile", *["–"] * 3]
+        return [*first, *["–"] * 3, "does not compile", *["–"] * 4]
     sizes = [gb(row.arguments), gb(row.temporaries), gb(row.peak), f"{row.peak / row.memory:.0%}"]
-    return [*first, *sizes, gb(sum(row.moved.values())), f"{row.seconds:.2f} s", f"{row.mfu:.0%}"]
+    compiler = f"{row.compile_seconds:.0f} s{', quick' if row.quick else ''}"
+    return [*first, *sizes, gb(sum(row.moved.values())), f"{row.seconds:.2f} s", f"{row.mfu:.0%}", compiler]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from mpjax import drawing
 from mpjax.data.filmstrip import png
 from mpjax.data.recallworld.world import World
 from mpjax.errors import InputError
@@ -229,7 +230,7 @@ def test_a_leak_is_named(tmp_path):
 def test_recall_figure_draws_the_rates_to_scale():
     hits = [100, 100, 90, 80, 70]
     figure = report_figures.recall_figure({"a": recall_of(hits), "b": recall_of([50, 40, 30, 20, 10])})
-    svg = report_figures.svg(figure, "recall")
+    svg = drawing.svg(figure, "recall")
     first, second = marker_heights(svg, "recall-series-0"), marker_heights(svg, "recall-series-1")
     assert first.size == second.size == len(GAPS)
     # One straight scale takes percent to height for both series and the line of chance; up is less y.
@@ -249,7 +250,7 @@ def test_recall_figure_draws_the_rates_to_scale():
 
 def test_drift_and_training_figures_draw_the_numbers_to_scale():
     drift = {"teacher": drift_of(0.3), "direct": drift_of(0.05)}
-    svg = report_figures.svg(report_figures.drift_figure(drift), "drift")
+    svg = drawing.svg(report_figures.drift_figure(drift), "drift")
     for index, name in enumerate(drift):
         means = [row["mean"] for row in drift[name]["off_manifold_by_segment"]]
         heights = marker_heights(svg, f"drift-series-{index}")
@@ -262,14 +263,14 @@ def test_drift_and_training_figures_draw_the_numbers_to_scale():
     np.testing.assert_allclose(teacher / direct, 6, rtol=1e-3)
 
     training = {"arm": {"loss": [[1, 1.0], [2, 0.5]], "held_out": [[1, 1.0], [2, 0.5], [3, 0.25], [4, None]]}}
-    svg = report_figures.svg(report_figures.training_figure(training), "training")
+    svg = drawing.svg(report_figures.training_figure(training), "training")
     steps = np.diff(marker_heights(svg, "training-held_out-0"))
     assert steps.size == 2 and steps[0] > 0
     np.testing.assert_allclose(steps[0], steps[1], atol=0.01)  # halving is one distance on a logarithmic scale
 
 
 def test_time_of_segments_starts_at_zero_and_after_the_one_that_compiles():
-    svg = report_figures.svg(report_figures.segment_seconds_figure([4.4, 0.1, None, 0.2, 0.3]), "time")
+    svg = drawing.svg(report_figures.segment_seconds_figure([4.4, 0.1, None, 0.2, 0.3]), "time")
     heights = marker_heights(svg, "time-series-0")
     assert heights.size == 3
     ground = float(re.findall(r'd="M [\d.]+ ([\d.]+)', svg[: svg.index("time-series-0")])[1])

@@ -92,6 +92,7 @@ def test_search_says_the_best_of_each_stage(compiler, tmp_path):
         ({"topologies": ("v6e:2x2",), "steps": ("stage 3",)}, "one of stage 1, stage 2, generate"),
         ({"topologies": ("v6e",), "search": True, "steps": ("generate",)}, "one of stage 1, stage 2"),
         ({"topologies": ("v6e:2x2",), "segments": 0}, "--segments is 0"),
+        ({"topologies": ("v6e",), "search": True, "compiles": 0}, "--compiles is 0"),
         ({"topologies": ("v6e:2x2",), "mesh": "model=2"}, "mesh is 'model=2'"),
     ],
 )
@@ -118,7 +119,7 @@ def test_a_row_in_words_and_in_a_table():
         assert part in words
     lines = table([ROW, dataclasses.replace(ROW, error="no room")]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].endswith("| 8 GB | 25% | 2 GB | 0.50 s | 50% |") and "does not compile" in lines[3]
+    assert lines[2].endswith("| 8 GB | 25% | 2 GB | 0.50 s | 50% | 20 s |") and "does not compile" in lines[3]
 
 
 @needs_compiler
@@ -188,6 +189,25 @@ def test_want_of_memory_is_a_row_and_other_errors_are_errors(monkeypatch):
     monkeypatch.setattr(row, "lower_train_step", lambda *_: Lowered("INTERNAL: no idea"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="no idea"):
         row.compile_row(SMOKE, "v6e:2x2", MeshShape(fsdp=4), "stage 1", 2)
+
+
+def test_quick_is_said_and_leaves_the_process_as_it_was(monkeypatch):
+    quick = dataclasses.replace(ROW, quick=True)
+    assert "optimised less" in sentence(quick) and "optimised less" not in sentence(ROW)
+    assert table([quick]).endswith("| 20 s, quick |\n")
+    monkeypatch.setattr(row, "topology_devices", lambda name: [])
+    monkeypatch.setattr(row, "mesh_on", lambda devices, shape: AbstractMesh((1, 4, 1, 1), AXES))
+    levels = []
+
+    class Noting(Compiled):
+        def compile(self):
+            levels.append(jax.config.jax_optimization_level)
+            return self
+
+    monkeypatch.setattr(row, "lower_train_step", lambda *_: Noting())
+    rows = [row.compile_row(SMOKE, "v6e:2x2", MeshShape(fsdp=4), "stage 1", 2, quick) for quick in (True, False)]
+    assert [found.quick for found in rows] == [True, False]
+    assert levels == ["O1", jax.config.jax_optimization_level] and levels[0] != levels[1]
 
 
 def test_several_slices_are_drawn_and_quick_rows_are_kept_apart(compiler, monkeypatch, tmp_path):

@@ -37,11 +37,22 @@ def lines(figure):
 def test_what_is_sent_and_both_efficiencies():
     rows = [of(256, moved={"all-reduce": 6e9}, link_seconds=2.0), of(64), of(512, error="no room")]
     figures = scaling_figures(rows)
-    assert lines(figures["sent"]) == {"stage 1": [[64, 4.0], [256, 6.0]]}
+    assert lines(figures["sent"]) == {"stage 1, v6e": [[64, 4.0], [256, 6.0]]}
     drawn = lines(figures["efficiency"])
-    assert drawn["stage 1, all overlapped"] == [[64, 100.0], [256, 50.0]]
-    assert drawn["stage 1, nothing overlapped"] == [[64, 50.0], [256, pytest.approx(100 / 3.5)]]
+    assert drawn["stage 1, v6e, all overlapped"] == [[64, 100.0], [256, 50.0]]
+    assert drawn["stage 1, v6e, nothing overlapped"] == [[64, 50.0], [256, pytest.approx(100 / 3.5)]]
 
 
 def test_one_slice_is_no_figure():
     assert scaling_figures([of(64), of(64, step="stage 2"), of(256, error="no room")]) == {}
+
+
+def test_kinds_of_chips_are_not_joined():
+    """Two sizes of each, one of them the same."""
+    other = [of(chips, topology=topology) for chips, topology in ((64, "v5p:4x4x4"), (512, "v5p:8x8x8"))]
+    drawn = lines(scaling_figures([*other, of(64), of(256)])["sent"])
+    assert {name: [x for x, _ in points] for name, points in drawn.items()} == {
+        "stage 1, v5p": [64, 512],
+        "stage 1, v6e": [64, 256],
+    }
+    assert scaling_figures([other[0], of(256)]) == {}

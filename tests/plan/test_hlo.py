@@ -73,14 +73,16 @@ def test_collectives_are_weighed_by_how_often_they_run():
     assert found.kernels == {"splash_mha_fwd": 3}
 
 
-def test_a_kernels_line_breaks_do_not_end_its_computation():
+@pytest.mark.parametrize("line", ["", '"brace":"}"', "%more = f32[64] all-reduce(%x)"])
+def test_a_kernels_line_breaks_do_not_end_its_computation(line):
     """What Pallas says of a kernel stands on lines of its own; a collective behind it counts, and so does its name."""
     (kernel,) = (line for line in TEXT.splitlines() if "%kernel =" in line)
     late = "  %late = f32[16,64]{1,0:T(8,128)} all-reduce(%kernel), channel_id=4, replica_groups={{0,1,2,3}}, to_apply=%add"
     plain = TEXT.replace(kernel, f"{kernel}\n{late}")
-    said = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{\\"block_q\\": 16}"\n}}, metadata'
+    said = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{\\"block_q\\": 16}"\n LINE\n}\n}, metadata'
+    said = said.replace("LINE", line)
     broken = plain.replace(kernel, kernel.replace("metadata", said))
-    assert broken.count("\n") == plain.count("\n") + 2
+    assert broken.count("\n") == plain.count("\n") + 4
     assert traffic(broken) == traffic(plain) and traffic(broken).count["all-reduce"] == 3
 
 
@@ -124,7 +126,7 @@ def test_a_loop_without_a_known_count_is_refused():
     unknown = TEXT.replace("known_trip_count", "unknown")
     with pytest.raises(ValueError, match=r"how often the loop while\.1 turns"):
         traffic(unknown)
-    bound = "  %bound = s32[] constant(3)\n  ROOT %yes = pred[] compare(%i.1, %bound), direction=LT"
+    bound = "  %bound = s32[] constant(3)\n  %i.1 = s32[] get-tuple-element(%state.1), index=0\n  ROOT %yes = pred[] compare(%i.1, %bound), direction=LT"
     counted = unknown.replace("  ROOT %yes = pred[]{:T(256)} constant(true)", bound)
     assert traffic(counted) == traffic(TEXT)
     with pytest.raises(ValueError, match="no ENTRY"):
@@ -149,3 +151,20 @@ def test_bytes_of_a_shape(shape, size):
 
 def test_nothing_moves_in_an_empty_program():
     assert traffic("ENTRY %main (x: f32[8]) -> f32[8] {\n  ROOT %x = f32[8]{0} parameter(0)\n}") == Traffic()
+
+
+@pytest.mark.parametrize(("bound", "step", "turns"), [(3, 1, 3), (16, 2, 8), (5, 2, 3)])
+@pytest.mark.parametrize("kind", ["s32", "u32"])
+def test_a_loop_counts_by_its_bound_and_step(kind, bound, step, turns):
+    """XLA unrolls a product that it spreads over a ring of chips, and does not say how often that turns."""
+    said = ', backend_config={"known_trip_count":{"n":"3"}}'
+    compare = f"""  %last = {kind}[]{{:T(128)}} constant({bound})
+  %now = {kind}[]{{:T(128)}} get-tuple-element(%state.1), index=0
+  ROOT %yes = pred[]{{:T(256)}} compare(%now, %last), direction=LT"""
+    add = f"""  %by = {kind}[]{{:T(128)}} constant({step})
+  %more = {kind}[]{{:T(128)}} add(%i, %by)
+"""
+    text = TEXT.replace(said, "").replace("  ROOT %yes = pred[]{:T(256)} constant(true)", compare)
+    text = text.replace("  ROOT %tuple", add + "  ROOT %tuple").replace("tuple(%i, %stack", "tuple(%more, %stack")
+    assert text.count("%more") == 2
+    assert traffic(text).kernels == {"splash_mha_fwd": turns}

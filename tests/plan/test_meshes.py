@@ -15,6 +15,7 @@ from mpjax.plan.meshes import TILE_ROWS, spread
         (512, dict(context=8), MeshShape(fsdp=64, context=8)),
         (256, dict(context=2, tensor=2), MeshShape(fsdp=64, context=2, tensor=2)),
         (4, {}, MeshShape(fsdp=4)),
+        (768, {}, MeshShape(data=4, fsdp=192)),
     ],
 )
 def test_shares_of_the_13b_are_whole_tiles(chips, sizes, expected):
@@ -24,4 +25,4 @@ def test_shares_of_the_13b_are_whole_tiles(chips, sizes, expected):
 
 def test_a_small_network_is_spread_too():
     assert spread(8, 32) == MeshShape(data=4, fsdp=2)
-    assert spread(8, 8) == MeshShape(data=8)
+    assert spread(8, 8) == spread(8, 3080) == MeshShape(data=8)  # no whole tiles

@@ -118,11 +118,10 @@ def test_a_slice_is_not_given_up_for_one_mesh():
 
 @pytest.mark.parametrize("overhead", [1.0, 100.0])
 @pytest.mark.parametrize("most", [2, 3])
-def test_the_budget_of_programs_holds(most, overhead, monkeypatch):
+def test_the_budget_of_programs_holds(most, overhead):
     """Also where nothing fits, and it ends between two meshes of a slice."""
-    monkeypatch.setattr(module, "MOST_COMPILES", most)
     seen = []
-    search(FULL, ALL, TOKENS, "v5p", compiler(times(overhead), seen))
+    search(FULL, ALL, TOKENS, "v5p", compiler(times(overhead), seen), most)
     assert len(seen) == most
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from mpjax.drawing import blank_figure, legend, series_colour, series_style
 from mpjax.evaluation.comparison.gather import System
 from mpjax.evaluation.metrics.metric import Score
-from mpjax.evaluation.report_figures import blank_figure, legend, series_colour, series_style
 
 BINS = 20
 LEAST_POINTS = 5  # a curve of fewer points per video is none

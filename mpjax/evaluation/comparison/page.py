@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mpjax import markup
+from mpjax.drawing import svg
 from mpjax.evaluation.comparison.figures import curve_figure, scatter_figure
 from mpjax.evaluation.comparison.gather import (
     TABLE_1,
@@ -18,7 +19,6 @@ from mpjax.evaluation.comparison.gather import (
     stands_still,
 )
 from mpjax.evaluation.metrics.companions import COMPANIONS
-from mpjax.evaluation.report_figures import svg
 
 _STYLE = """
 body { max-width: 72rem; } figure img { image-rendering: auto; }

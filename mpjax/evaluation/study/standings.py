@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mpjax import markup
-from mpjax.evaluation.report_figures import blank_figure, series_style, svg
+from mpjax.drawing import blank_figure, series_style, svg
 from mpjax.evaluation.statistics import wilson_interval
 from mpjax.evaluation.study.ballots import Ballot, as_votes, read_ballots
 from mpjax.evaluation.study.ratings import (
