@@ -4,17 +4,20 @@
 
 writes synthetic records of the config's shapes into a temporary folder, as ArrayRecord and as WebDataset tars with the
 same arrays, and reads the same records of both in turn, each in a process of its own, so that they share whatever else
-the machine does. Both read from the page cache, since the files were just written: the way from there to a batch is
-measured, not a disk. What training consumes follows from operations counted by shape (`models/flops.py`): a segment
-takes four forward passes' worth (forward, backward, and the forward again that rematerialisation repeats) at the
-utilisation that `--mfu` states. WebDataset with torch's DataLoader is read by the Python of `--rival`, which has both
-installed.
+the machine does; the load when each began is in the result. First each reads them all once, not timed, and says a
+checksum of the latents that it got, which must be the same. Both read from the page cache, since the files were just
+written: the way from there to a batch is measured, not a disk. What training consumes follows from operations counted
+by shape (`models/flops.py`): a segment takes four forward passes' worth (forward, backward, and the forward again that
+rematerialisation repeats) at the utilisation that `--mfu` states. WebDataset with torch's DataLoader is read by the
+Python of `--rival`, which has both installed.
 """
 
 import argparse
 import dataclasses
 import io
+import itertools
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -95,15 +98,19 @@ def as_tars(dataset: LatentDataset, folder: Path, shard: int = 3) -> Iterator[Pa
         yield path
 
 
-def read(loaded: Experiment, batches: int, threads: int) -> dict[str, float]:
-    """Latent frames, and seconds from the first batch on, which is not counted."""
-    reader = read_from(open_datasets(loaded).train, 0, threads=threads)
+def read(loaded: Experiment, epoch: int, batches: int, threads: int) -> dict[str, Any]:
+    """Checksum of an epoch; then latent frames, and seconds from the first batch of a new reader on, not counted."""
+    dataset = open_datasets(loaded).train
+    reader = read_from(dataset, 0, threads=threads)
+    checksum = sum(webdataset_reader.checksum(next(reader).segments) for _ in range(epoch))
+    del reader
+    reader = read_from(dataset, epoch, threads=threads)
     next(reader)
     start, frames = time.perf_counter(), 0
     for _ in range(batches):
-        batch = next(reader)
-        frames += batch.segments.shape[0] * (1 + batch.segments.shape[1] * batch.segments.shape[2])
-    return {"latent_frames": frames, "seconds": time.perf_counter() - start, "sum": float(batch.reference.sum())}
+        b, s, f = next(reader).segments.shape[:3]
+        frames += b * (1 + s * f)
+    return {"latent_frames": frames, "seconds": time.perf_counter() - start, "checksum": checksum}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,7 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--clips", type=int, default=12, help="synthetic records (default: 12)")
     parser.add_argument("--batch", type=int, default=2, help="clips of a batch (default: 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each reads all records (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured, in turn (default: 3)")
+    parser.add_argument("--epochs", type=int, default=3, help="times that a round reads all records (default: 3)")
     parser.add_argument("--workers", type=int, default=1, help="reader threads, and DataLoader's workers (default: 1)")
     parser.add_argument("--mfu", type=float, default=0.4, help="share of peak operations training reaches")
     parser.add_argument("--rival", help="a Python with torch and webdataset (default: no rival is measured)")
@@ -129,10 +137,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(args: argparse.Namespace, arguments: list[str]) -> str:
+    if args.clips % args.batch:
+        raise InputError(f"--clips {args.clips} is no multiple of --batch {args.batch}: an epoch is whole batches")
+    epoch = args.clips // args.batch
     overrides = [f"--config.training.batch_size={args.batch}", "--config.training.micro_batches=1"]
     if args.read:
         overrides.append(f"--config.data.path={args.read}")
-        return json.dumps(read(experiment.load(args.config, overrides), args.clips // args.batch, args.workers))
+        return json.dumps(read(experiment.load(args.config, overrides), epoch, args.epochs * epoch, args.workers))
     loaded = experiment.load(args.config, overrides)
     if not isinstance(loaded.data, ClipsData) or loaded.model.encoders is not None:
         raise InputError(f"{args.config} reads no clips with embeddings: give another config")
@@ -142,7 +153,7 @@ def _measure(args: argparse.Namespace, arguments: list[str]) -> str:
         ours = [sys.executable, "-m", "benchmarks.data_loading", *arguments, f"--read={dataset.path}"]
         sizes = {
             "batch": args.batch,
-            "batches": args.clips // args.batch,
+            "batches": args.epochs * epoch,
             "workers": args.workers,
             "segment_frames": loaded.model.framepack.segment_frames,
             "text_tokens": 512,
@@ -154,10 +165,14 @@ def _measure(args: argparse.Namespace, arguments: list[str]) -> str:
         rounds: dict[str, list[dict]] = {name: [] for name in commands}
         for _ in range(args.rounds):
             for name, command in commands.items():
+                load = os.getloadavg()[0]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise InputError(f"{name} failed: {done.stderr.strip()[-300:]}")
-                rounds[name].append(json.loads(done.stdout.splitlines()[-1]))
+                rounds[name].append(json.loads(done.stdout.splitlines()[-1]) | {"load_before": load})
+    checksums = {name: sorted({found["checksum"] for found in runs}) for name, runs in rounds.items()}
+    if len(set(itertools.chain(*checksums.values()))) != 1:
+        raise InputError(f"the readers got other samples than each other: checksums {checksums}")
     rates = {
         name: float(np.median([found["latent_frames"] / found["seconds"] for found in runs]))
         for name, runs in rounds.items()

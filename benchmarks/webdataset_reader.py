@@ -4,8 +4,10 @@ Runs in a Python that has both and needs nothing of this package. Its argument i
 """
 
 import json
+import platform
 import sys
 import time
+import zlib
 from typing import Any
 
 MEAN, STD = 0.5, 2.0
@@ -33,21 +35,44 @@ def to_example(sample: dict[str, Any], frames: int, text_tokens: int) -> dict[st
     }
 
 
-def main(sizes: dict[str, Any]) -> dict[str, float]:
-    """Latent frames, and seconds from the first batch on, which is not counted."""
+def loaded(sizes: dict[str, Any], endless: bool) -> Any:
+    """Batches of one pass over the samples, or of one after another."""
     import torch
     import webdataset
 
-    samples = webdataset.WebDataset(sizes["tars"], shardshuffle=len(sizes["tars"]), seed=0).shuffle(8).repeat()
+    samples = webdataset.WebDataset(sizes["tars"], shardshuffle=len(sizes["tars"]), seed=0).shuffle(8)
+    samples = samples.repeat() if endless else samples
     samples = samples.map(lambda sample: to_example(sample, sizes["segment_frames"], sizes["text_tokens"]))
-    loader = iter(torch.utils.data.DataLoader(samples, batch_size=sizes["batch"], num_workers=sizes["workers"]))
-    next(loader)
+    return iter(torch.utils.data.DataLoader(samples, batch_size=sizes["batch"], num_workers=sizes["workers"]))
+
+
+def checksum(rows: Any) -> int:
+    """Of latents `[b, …]`: a sum over its samples, so their order is free, but none may be missing or come twice."""
+    return sum(zlib.crc32(row.tobytes()) for row in rows)
+
+
+def main(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Checksum of one pass; then latent frames, and seconds from the first batch of new readers on, not counted."""
+    import torch
+    import webdataset
+
+    read = sum(checksum(batch["segments"].numpy()) for batch in loaded(sizes, endless=False))
+    batches = loaded(sizes, endless=True)
+    next(batches)
     start, frames = time.perf_counter(), 0
     for _ in range(sizes["batches"]):
-        batch = next(loader)
-        b, s, f = batch["segments"].shape[:3]
+        b, s, f = next(batches)["segments"].shape[:3]
         frames += b * (1 + s * f)
-    return {"latent_frames": frames, "seconds": time.perf_counter() - start, "sum": float(batch["reference"].sum())}
+    return {
+        "latent_frames": frames,
+        "seconds": time.perf_counter() - start,
+        "checksum": read,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "webdataset": webdataset.__version__,
+        },
+    }
 
 
 if __name__ == "__main__":

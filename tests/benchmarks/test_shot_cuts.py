@@ -9,7 +9,11 @@ from tests.data.media import join, scene, write_video
 
 
 def test_counting():
-    assert compare([1.0, 3.0, 9.0], [1.2, 8.0, 9.1, 9.2], 2.0) == Tally(known=4, found=3, false=1, minutes=2.0)
+    assert compare([1.0, 3.0, 9.0], [1.2, 8.0, 9.1], 2.0) == Tally(known=3, found=2, false=1, minutes=2.0)
+    assert compare([9.0], [9.1, 8.9]) == Tally(known=2, found=1)
+    assert compare([9.1, 8.9, 9.0], [9.0]) == Tally(known=1, found=1, false=2)
+    assert compare([1.2, 1.0], [0.8, 1.1]) == Tally(known=2, found=2)
+    assert compare([1.0], [1.2], tolerance=0.1) == Tally(known=1, false=1)
     assert Tally(1, 1, 0, 0.5) + Tally(3, 2, 4, 1.0) == Tally(4, 3, 4, 1.5)
 
 
@@ -17,7 +21,8 @@ def test_counting():
 def test_joins_say_where_they_are(overlap):
     """Pieces of one grey level each: it changes at the known frame, over the frames of the dissolve."""
     singles = [np.full((100, 2, 3, 3), 40 * n, np.uint8) for n in range(4)]
-    video, known = joined(singles, np.random.default_rng(0), overlap)
+    video, known, tolerance = joined(singles, np.random.default_rng(0), overlap)
+    assert tolerance == (0.3 if overlap else 1.5 / 24)
     levels = video[:, 0, 0, 0].astype(int)
     changes = np.flatnonzero(np.diff(levels)) + 1
     assert len(known) == 3
