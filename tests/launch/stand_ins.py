@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
@@ -31,11 +32,13 @@ def calls(path, program):
 
 
 def srun(arguments):
-    """One process a task, all on this machine, as Slurm's step does it: SIGTERM goes to every task.
+    """One process a task, all on this machine, as Slurm's step does it: SIGTERM goes to every task itself.
 
-    The status is the highest one, a signal above 128.
+    When the first one has ended, the others have the seconds of `--wait`, of which a hundred pass in one; then they are
+    killed with all that they started. The status is the highest one, a signal above 128.
     """
-    command = arguments[next(i for i, word in enumerate(arguments) if not word.startswith("--")) :]
+    first = next(i for i, word in enumerate(arguments) if not word.startswith("--"))
+    flags, command = dict(word[2:].split("=") for word in arguments[:first]), arguments[first:]
     count = int(os.environ["SLURM_NTASKS"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -48,11 +51,17 @@ def srun(arguments):
         "SLURM_LOCALID": "0",
         "JAX_COORDINATOR_PORT": str(port),
     }
-    tasks = [
-        subprocess.Popen(command, env={**os.environ, **shared, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)})
-        for rank in range(count)
-    ]
+    own = [{"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)} for rank in range(count)]
+    tasks = [subprocess.Popen(command, env={**os.environ, **shared, **e}, start_new_session=True) for e in own]
     signal.signal(signal.SIGTERM, lambda number, _: [task.send_signal(number) for task in tasks])
+    while all(task.poll() is None for task in tasks):
+        time.sleep(0.01)
+    limit = time.monotonic() + float(flags["wait"]) / 100
+    for task in tasks:
+        while task.poll() is None and time.monotonic() < limit:
+            time.sleep(0.01)
+        if task.poll() is None:
+            os.killpg(task.pid, signal.SIGKILL)
     return max(status if status >= 0 else 128 - status for status in [task.wait() for task in tasks])
 
 

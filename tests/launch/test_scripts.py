@@ -20,6 +20,7 @@ trap 'echo saved; exit 143' TERM
 echo training
 for ((i = 0; i < 600; i++)); do sleep 0.1; done
 """
+KILLED = "kill -KILL $$"
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +92,31 @@ def test_the_driver_decides_on_the_cuda(place, driver, extra):
 
 
 def slurm(environment, python, tasks=1):
+    """What Slurm sets; the job's files lie in a folder of the test, which shows the repository."""
+    submitted = Path(environment["CALLS"]).parent
+    for name in ("launch", "mpjax"):
+        (submitted / name).symlink_to(ROOT / name)
     return {
         **environment,
         "PLATFORM": "cpu",
         "MPJAX_PYTHON": str(python),
-        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_SUBMIT_DIR": str(submitted),
         "SLURM_JOB_ID": "77",
         "SLURM_NTASKS": str(tasks),
     }
+
+
+def start_slurm(folder, environment):
+    """The job, once both tasks have set their traps."""
+    process = subprocess.Popen(
+        ["bash", str(ROOT / "launch/slurm.sbatch"), "--run=a run"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["training\n", "training\n"]
+    return process
 
 
 def test_slurm_trains(place):
@@ -118,15 +136,7 @@ def test_slurm_saves_before_the_limit_and_goes_on_later(place, number, requeued)
     python = folder / "python"
     python.write_text(PYTHON.replace("$PWD", str(folder)))
     python.chmod(0o755)
-    process = subprocess.Popen(
-        ["bash", str(ROOT / "launch/slurm.sbatch"), "--run=a run"],
-        env=slurm(environment, python, tasks=2),
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-    )
-    lines = [process.stdout.readline() for _ in range(2)]  # both tasks have set their traps
-    assert lines == ["training\n", "training\n"]
+    process = start_slurm(folder, slurm(environment, python, tasks=2))
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and out.count("saved\n") == 2
@@ -136,26 +146,54 @@ def test_slurm_saves_before_the_limit_and_goes_on_later(place, number, requeued)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "restarts", "requeued"),
+    ("first", "second", "restarts", "status", "requeued"),
     [
-        ("exit 75", "exit 75", 0, [["requeue", "77"]]),
-        ("exit 75", "kill -KILL $$", 19, [["requeue", "77"]]),
-        ("exit 75", "exit 75", 20, []),
-        ("exit 2", "exit 2", 0, []),
-        ("exit 1", "exit 1", 0, []),
+        ("exit 75", "exit 75", 0, 75, True),
+        ("exit 75", KILLED, 19, 137, True),
+        ("exit 75", "exit 75", 20, 75, False),
+        ("exit 75", "exit 143", 0, 143, True),
+        # It hangs, and srun kills it.
+        ("exit 75", "sleep 60", 0, 137, True),
+        ("exit 2", "exit 2", 0, 2, False),
+        # What fails alone, and what the others end with because of it.
+        ("exit 1", "sleep 60", 0, 1, False),
+        ("exit 2", f"sleep 0.3; {KILLED}", 0, 2, False),
+        ("exit 1", "sleep 0.3; exit 75", 0, 1, False),
+        ("sleep 0.3; exit 2", "exit 75", 0, 2, False),  # process 0 waits for the others to know
+        ("exit 1", "sleep 0.3; exit 143", 0, 1, False),
+        # The other way round: one is killed, and the others fail of it.
+        ("sleep 0.3; exit 1", KILLED, 0, 137, True),
+        ("exit 143", "exit 143", 0, 143, False),  # `scancel` of the step
     ],
 )
-def test_slurm_goes_on_where_a_host_was_lost(place, first, second, restarts, requeued):
+def test_slurm_goes_on_where_a_host_was_lost_and_not_where_the_program_failed(
+    place, first, second, restarts, status, requeued
+):
     folder, environment = place
     python = folder / "python"
     python.write_text(f"#!/bin/bash\nif ((SLURM_PROCID == 0)); then {first}; else {second}; fi\n")
     python.chmod(0o755)
     environment = {**slurm(environment, python, tasks=2), "SLURM_RESTART_COUNT": str(restarts)}
     done = launch("slurm.sbatch", "--run=a run", environment=environment, cwd=folder)
-    assert stand_ins.calls(folder / "calls", "scontrol") == requeued
-    assert ("a host was lost; back into the queue" in done.stdout) == bool(requeued)
+    assert stand_ins.calls(folder / "calls", "scontrol") == ([["requeue", "77"]] if requeued else [])
+    assert ("a host was lost; back into the queue" in done.stdout) == requeued
     assert ("started again 20 times already" in done.stdout) == (restarts == 20)
-    assert done.returncode == (137 if "KILL" in second else int(first.split()[1]))
+    assert (f"ended with status {status}: look for the cause" in done.stdout) == (status in (1, 2))
+    assert done.returncode == status
+    assert not list(folder.glob("mpjax-77*"))
+
+
+@pytest.mark.parametrize(("number", "answer"), [(signal.SIGUSR1, 1), (signal.SIGTERM, 75)])
+def test_slurm_does_not_requeue_what_fails_at_the_time_limit_nor_what_was_cancelled(place, number, answer):
+    """It would fail at every limit, or go on although it was told to end."""
+    folder, environment = place
+    python = folder / "python"
+    python.write_text(PYTHON.replace("$PWD", str(folder)).replace("exit 143", f"exit {answer}"))
+    python.chmod(0o755)
+    process = start_slurm(folder, slurm(environment, python, tasks=2))
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == answer and stand_ins.calls(folder / "calls", "scontrol") == []
 
 
 def test_slurm_wants_one_process_a_node():
