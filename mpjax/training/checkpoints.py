@@ -54,8 +54,8 @@ def _key_data(key: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDty
 class Checkpoints:
     """The checkpoints of one run folder, which all processes see; a context manager that waits for pending writes."""
 
-    def __init__(self, folder: Path, retention: Retention | None = None, say: Say = print):
-        """`retention` is by default the newest two."""
+    def __init__(self, folder: Path, retention: Retention, say: Say = print):
+        """`retention` is the object that the run's `Mirror` has, too, if there is one."""
         self._folder, self._say = folder.absolute(), say
         if is_first():
             # Orbax counts any folder with a number as a step; one that a crash left incomplete would block later saves.
@@ -63,9 +63,7 @@ class Checkpoints:
                 if path.is_dir() and path.name.isdigit() and not (path / COMPLETE).is_file():
                     shutil.rmtree(path)
         barrier("opening the checkpoints")
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=retention or Retention(), create=True, cleanup_tmp_directories=True
-        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=retention, create=True, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -79,7 +77,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def steps(self) -> list[int]:
-        """Every complete step, in rising order."""
+        """Every complete step, in rising order.
+
+        Opened or reloaded, all processes list what the folder holds. After a save the first one may list one step more,
+        older than what stays by its number: the one that the mirror is sending (`Retention.held`).
+        """
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState) -> None:

@@ -33,14 +33,15 @@ class Mirror:
     Args:
         folder: run folder.
         remote: URL of a folder of an object store that fsspec knows, `s3://bucket/run`.
-        retention: of the run's checkpoints, and of those in the store (default: the newest two).
+        retention: of the steps in the store, and that object which the run's `Checkpoints` have: what is being sent is
+            held there.
         say: receives warnings.
 
     Raises:
         InputError: the URL has no protocol, or the package that speaks it is missing.
     """
 
-    def __init__(self, folder: Path, remote: str, retention: Retention | None = None, say: Say = print):
+    def __init__(self, folder: Path, remote: str, retention: Retention, say: Say = print):
         if "://" not in remote:
             raise InputError(f"--mirror={remote} is no URL: give one as s3://bucket/run")
         try:
@@ -48,7 +49,7 @@ class Mirror:
         except (ImportError, ValueError) as error:
             raise InputError(f"--mirror={remote}: {error}; pip install s3fs or gcsfs") from error
         self._folder, self._remote, self._say = folder, remote, say
-        self._retention = retention or Retention()
+        self._retention = retention
         self._warned_slow = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="mpjax mirror")

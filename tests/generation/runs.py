@@ -15,6 +15,7 @@ from mpjax.interop.transformer_names import parameter_shapes
 from mpjax.models.lora import Lora, init_adapter
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.retention import Retention
 from mpjax.training.run_folder import claim
 from mpjax.training.state import TrainState
 from tests.tiny import perturbed_params
@@ -97,6 +98,6 @@ def _save(folder: Path, ema: dict, step: int) -> None:
         carry={"other": jnp.zeros(1)},
         key=jax.random.key(0),
     )
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    with Checkpoints(folder / "checkpoints", Retention()) as checkpoints:
         checkpoints.save(state)
         checkpoints.wait()

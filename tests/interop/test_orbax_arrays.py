@@ -7,6 +7,7 @@ from mpjax.interop import orbax_arrays
 from mpjax.interop.orbax_arrays import read_step, write_step
 from mpjax.interop.stored_array import StoredArray, place, place_tree
 from mpjax.training.checkpoints import Checkpoints
+from mpjax.training.retention import Retention
 from mpjax.training.state import TrainState
 from mpjax.weights import latest_step
 from tests.fixtures import seeded
@@ -48,7 +49,7 @@ def test_it_is_a_checkpoint_like_any_other(tmp_path):
 
 def test_neither_reading_nor_writing_warns(tmp_path, caplog):
     """Of what a run wrote, and of what is written here."""
-    with Checkpoints(tmp_path / "trained") as checkpoints:
+    with Checkpoints(tmp_path / "trained", Retention()) as checkpoints:
         none = {"other": jnp.zeros(1)}
         ema = jax.tree.map(jnp.asarray, ARRAYS)
         checkpoints.save(

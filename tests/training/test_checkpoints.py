@@ -51,7 +51,7 @@ def test_a_state_comes_back_bit_by_bit(tmp_path, abstract):
     target = state_at(0, seed=1, head=(3,), x_embedder=(2, 2))
     if abstract:
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), target)
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention()) as checkpoints:
         assert checkpoints.latest() == 7
         restored = checkpoints.restore(7, target)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -69,7 +69,7 @@ def test_what_a_crash_left_is_no_checkpoint(tmp_path):
     """A folder half-written neither counts nor stands in the way of writing that step or an earlier one."""
     write(tmp_path, state_at(3, head=(3,)))
     (tmp_path / "checkpoints" / "6").mkdir()
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention()) as checkpoints:
         assert checkpoints.latest() == 3
         for step in (5, 6):
             checkpoints.save(state_at(step, head=(3,)))
@@ -82,7 +82,10 @@ def test_data_position_must_be_that_of_the_state(tmp_path):
     folder = tmp_path / "checkpoints" / "3" / "data"
     position = next(path for path in folder.iterdir() if "next_batch" in path.read_text())
     position.write_text(json.dumps({"next_batch": 4}))
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(Damaged, match="position and step"):
+    with (
+        Checkpoints(tmp_path / "checkpoints", Retention()) as checkpoints,
+        pytest.raises(Damaged, match="position and step"),
+    ):
         checkpoints.restore(3, state_at(0, head=(3,)))
 
 
@@ -150,14 +153,14 @@ def test_where_no_step_can_be_read_all_stay(tmp_path):
     write(tmp_path, *(state_at(n, head=(64, 64)) for n in (1, 2)))
     for step in (1, 2):
         cut_short(data_files(tmp_path, step)[0])
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention()) as checkpoints:
         with pytest.raises(InputError, match="no checkpoint can be read; 2: "):
             checkpoints.restore_newest(target_at)
         assert checkpoints.latest() == 2
 
 
 def test_no_step_at_all_is_no_error(tmp_path):
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention()) as checkpoints:
         assert checkpoints.restore_newest(target_at) is None
 
 

@@ -23,6 +23,7 @@ from mpjax.diffusion.forcing.residual import Sights
 from mpjax.training.checkpoints import Checkpoints
 from mpjax.training.gradients import Objective
 from mpjax.training.optimizer import Optimizer
+from mpjax.training.retention import Retention
 from mpjax.training.state import TrainState
 from mpjax.training.step import make_train_step
 from tests.training.linear_denoiser import RecurrentDenoiser, batch, recurrent_parameters
@@ -171,10 +172,10 @@ def test_a_run_that_stops_in_the_middle_of_a_repeat_goes_on_with_the_same_bits(t
     for n in range(6):
         state, _ = step(state, batch(WEIGHT, seed=n // 2))
         if n == 2:
-            with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            with Checkpoints(tmp_path / "checkpoints", Retention()) as checkpoints:
                 checkpoints.save(state)
     fresh, _ = make(arm, repeat=2)
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention()) as checkpoints:
         resumed = checkpoints.restore(3, fresh)
     for n in range(3, 6):
         resumed, _ = step(resumed, batch(WEIGHT, seed=n // 2))

@@ -43,8 +43,8 @@ def files(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def send(folder, remote, **keywords):
-    with Mirror(folder, remote, **keywords):
+def send(folder, remote, retention=None):
+    with Mirror(folder, remote, retention or Retention()):
         pass
 
 
@@ -59,7 +59,7 @@ def send_two_steps(folder, remote):
 
 def fetch(folder, remote):
     said = []
-    mirror = Mirror(folder, remote, say=said.append)
+    mirror = Mirror(folder, remote, Retention(), said.append)
     mirror.fetch_description()
     mirror.fetch_newest()
     return said
@@ -137,7 +137,7 @@ def test_a_fetch_that_was_killed_and_one_that_the_store_refuses(tmp_path, memory
     send(here, memory)
     (there / "checkpoints" / "fetched-2").mkdir(parents=True)
     (there / "checkpoints" / "3").mkdir()  # not finished
-    mirror = Mirror(there, memory)
+    mirror = Mirror(there, memory, Retention())
 
     def refuse(*_):
         raise ConnectionError("no route")
@@ -161,7 +161,7 @@ def test_a_step_damaged_here_comes_from_the_store(tmp_path, memory, remote):
         store.rm_file(f"{root}/checkpoints/{number}.json")
     for number in (0, 1, 2, 3):
         flip_a_bit(data_files(tmp_path, number)[0])
-    mirror = Mirror(tmp_path, memory, say=lambda _: None)
+    mirror = Mirror(tmp_path, memory, Retention(), say=lambda _: None)
     with Checkpoints(tmp_path / "checkpoints", Retention(4), say=lambda _: None) as checkpoints:
         state = checkpoints.restore_newest(target_at, mirror.fetch_newest)
         assert int(state.step) == checkpoints.latest() == max(remote)
@@ -172,7 +172,7 @@ def test_a_step_damaged_here_comes_from_the_store(tmp_path, memory, remote):
 def test_a_step_that_vanishes_while_it_is_sent_is_forgotten(tmp_path, memory, monkeypatch):
     describe(tmp_path)
     step(tmp_path, 3)
-    mirror = Mirror(tmp_path, memory)
+    mirror = Mirror(tmp_path, memory, Retention())
     put = mirror._store.put_file
 
     def put_and_remove(source, target):
@@ -263,7 +263,7 @@ def test_what_cannot_be_sent_is_said_at_the_end(tmp_path, memory, monkeypatch):
     monkeypatch.setattr("mpjax.training.mirror.PAUSE", 0.0)
     describe(tmp_path)
     step(tmp_path, 3)
-    mirror = Mirror(tmp_path, memory)
+    mirror = Mirror(tmp_path, memory, Retention())
 
     def refuse(*_):
         raise OSError("no space")
@@ -279,7 +279,7 @@ def test_what_cannot_be_sent_is_said_at_the_end(tmp_path, memory, monkeypatch):
 @pytest.mark.parametrize(("remote", "said"), [("bucket/run", "is no URL"), ("nothing://x", "nothing")])
 def test_bad_urls_are_refused(tmp_path, remote, said):
     with pytest.raises(InputError, match=said):
-        Mirror(tmp_path, remote)
+        Mirror(tmp_path, remote, Retention())
 
 
 # -- S3 --------------------------------------------------------------------------------------------------------------
@@ -307,7 +307,10 @@ def test_s3_keeps_a_run_that_its_machine_loses(tmp_path, s3):
 def test_a_bucket_that_does_not_exist_is_named(tmp_path, s3):
     describe(tmp_path)
     step(tmp_path, 3)
-    with pytest.raises(InputError, match=r"is not in s3://nowhere/run.*bucket"), Mirror(tmp_path, "s3://nowhere/run"):
+    with (
+        pytest.raises(InputError, match=r"is not in s3://nowhere/run.*bucket"),
+        Mirror(tmp_path, "s3://nowhere/run", Retention()),
+    ):
         pass
 
 

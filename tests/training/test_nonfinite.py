@@ -3,6 +3,8 @@
 The runs go through the whole loop, with a network of six numbers; a poisoned batch holds a NaN.
 """
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from mpjax import experiment
 from mpjax.errors import InputError
 from mpjax.stopping import Stopped
 from mpjax.training import loop
+from mpjax.training.curriculum import Stage
 from mpjax.training.nonfinite import Faults
 from mpjax.training.optimizer import Optimizer
+from mpjax.training.retention import Retention
+from mpjax.training.roll_back import last_scheduled
 from tests.training import runs
 from tests.training.linear_denoiser import batch, parameters
 from tests.training.linear_runs import BACK, LAST, SKIP, arrays, assert_same, run, settings, stop_after
@@ -181,3 +186,29 @@ def test_the_policy_belongs_to_the_run_and_its_limit_does_not(tmp_path):
 def test_the_default_is_older_than_the_field():
     """Runs that began before there was a policy go on: the mark is that of the day before."""
     assert experiment.fingerprint(experiment.load("configs/recall_tiny.py")) == "0fec25b43b4a1a32"
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_hosts_choose_the_same_step_whatever_the_first_one_sends(keep):
+    """Runs saved at every third update and ended by a signal; at each save the mirror is sending some step."""
+    draw, stages = np.random.default_rng(0), (Stage(steps=1000, curriculum=((0, 1),)),)
+    folder, begun, more = [0], 0, 0
+    for _ in range(30):
+        first, other = list(folder), list(folder)  # opened: what the folder holds
+        mine, theirs = Retention(keep), Retention(keep)
+        end = begun + int(draw.integers(1, 12))
+        saves = [s for s in range(begun + 1, end) if s % 3 == 0]
+        for step in saves:
+            assert last_scheduled(first, stages, 3) == last_scheduled(other, stages, 3)
+            first, other = (sorted({*listed, step}) for listed in (first, other))
+            with mine.held(int(draw.choice(first))):
+                first = [s for s, stays in zip(first, preserve(mine, first), strict=True) if stays]
+            other = [s for s, stays in zip(other, preserve(theirs, other), strict=True) if stays]
+            more += first != other
+            assert last_scheduled(first, stages, 3) == last_scheduled(other, stages, 3) == step
+        folder, begun = sorted({*first, end}), end
+    assert more > 5
+
+
+def preserve(retention, steps):
+    return retention.should_preserve([types.SimpleNamespace(step=step) for step in steps], context=None)

@@ -23,6 +23,7 @@ from mpjax.parallel.rows import local_rows, place_rows
 from mpjax.stopping import Stopped
 from mpjax.training.checkpoints import Checkpoints, Damaged
 from mpjax.training.metrics import MetricsLog, NoLog
+from mpjax.training.retention import Retention
 from mpjax.training.state import TrainState
 
 STEPS, ROWS, WIDTH = 12, 8, 512
@@ -102,7 +103,7 @@ def read_apart(arguments):
                 return restore(handler, folder, **keywords)
 
             ocp.StandardCheckpointHandler.restore = refuse
-        with Checkpoints(args.run / "checkpoints") as checkpoints:
+        with Checkpoints(args.run / "checkpoints", Retention()) as checkpoints:
             try:
                 with jax.set_mesh(split.mesh):  # as on the way back to the last good one
                     checkpoints.restore(STEPS, target)
@@ -128,7 +129,7 @@ def main(arguments):
         target, shardings, split, whole = placed()
         step_of = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
         rows = local_rows(split, ROWS)
-        with Checkpoints(args.run / "checkpoints") as checkpoints:
+        with Checkpoints(args.run / "checkpoints", Retention()) as checkpoints:
             state = checkpoints.restore_newest(lambda _: target)
             if state is None:
                 state = jax.jit(fresh, out_shardings=shardings)()
