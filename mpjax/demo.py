@@ -32,6 +32,7 @@ from mpjax.generation.stream import generate_video
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.loop import train
 from mpjax.weights import latest_step, load_run
+from mpjax.whole_files import write_file
 
 ARMS = ("memorypack", "framepack")
 FORCINGS = ("teacher", "direct")
@@ -94,9 +95,7 @@ class _Parts:
             result = make()
             seconds = round(time.monotonic() - start, 1)
             stored = {"settings": _settings(), "commit": provenance.commit(), "seconds": seconds, "result": result}
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(stored))
-            temporary.replace(path)
+            write_file(path, json.dumps(stored))
         self.seconds[name] = stored["seconds"]
         if stored["commit"] not in self.commits:
             self.commits.append(stored["commit"])

@@ -21,11 +21,16 @@ def write_file(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def unfinished(path: Path) -> Path:
+    """What a kill in the middle of writing `path` leaves."""
+    return path.with_name(path.name + ".tmp")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write piece by piece, which appears when all is written; its folder is made where that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = unfinished(path)
     with temporary.open("wb") as file:
         yield file
     temporary.replace(path)

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mpjax.codecs import Tail
 from mpjax.errors import InputError
 from mpjax.models.autoregressive import VideoState
 from mpjax.models.framepack import History
 from mpjax.models.memory import Memory
+from mpjax.whole_files import write_file
 
 
 @flax.struct.dataclass
@@ -55,9 +56,7 @@ def save_state(path: Path, state: GenerationState, metadata: dict[str, Any]) -> 
     }
     # np.array: safetensors writes the buffer as it lies, so it must be contiguous.
     host = {name: np.array(jax.device_get(tensor), order="C") for name, tensor in tensors.items()}
-    partial = path.with_name(path.name + ".partial")
-    save_file(host, partial, metadata={"mpjax": json.dumps(metadata)})
-    partial.replace(path)
+    write_file(path, save(host, {"mpjax": json.dumps(metadata)}))
 
 
 def load_state(path: Path) -> tuple[GenerationState, dict[str, Any]]:

@@ -27,6 +27,7 @@ from mpjax.generation.rollout import Rollout
 from mpjax.generation.state import GenerationState, load_state, save_state
 from mpjax.progress import Progress
 from mpjax.weights import Run, TrainedRun
+from mpjax.whole_files import write_json
 
 Say = Callable[[str], None]
 
@@ -169,7 +170,7 @@ def write_video(
     path = out if finished else _partial(out)
     parts = [part for number in range(done + 1) if (part := _part(folder, number)).is_file()]
     if finished:
-        _write_json(_sidecar(out), _description(plan))
+        write_json(_sidecar(out), _description(plan))
     else:
         rest = rollout.finish(state)[frames - int(state.frames) :]
         parts += _write(plan, folder / "part_rest.mp4", rest, frames)
@@ -181,7 +182,7 @@ def write_video(
     else:
         say(f"{path}: stopped after {frames} of {plan.frames} frames; the same command goes on")
     if timing is not None:
-        _write_json(timing, {"seconds_per_segment": seconds, "rss_mb": memory})
+        write_json(timing, {"seconds_per_segment": seconds, "rss_mb": memory})
     return GenerationResult(
         path=path, frames=frames, finished=finished, seconds_per_segment=tuple(seconds), rss_mb=tuple(memory)
     )
@@ -259,19 +260,12 @@ def _description(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    partial.replace(path)
-
-
 def _clean(out: Path) -> None:
     """Removes what only an unfinished video needs; files of others stay."""
     folder = _folder(out)
     _partial(out).unlink(missing_ok=True)
     if folder.is_dir():
-        # safetensors writes through a file .tmp…, which a kill leaves behind.
-        for path in (*folder.glob("part_*.mp4*"), *folder.glob("state.safetensors*"), *folder.glob(".tmp*")):
+        for path in (*folder.glob("part_*.mp4*"), *folder.glob("state.safetensors*")):
             path.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from mpjax.whole_files import write_file
+
 
 class Log(Protocol):
     """What receives the numbers and pictures of a run."""
@@ -39,9 +41,7 @@ class MetricsLog:
         self._path = folder / "log.jsonl"
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= step]
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in lines))
-            temporary.replace(self._path)
+            write_file(self._path, "".join(line + "\n" for line in lines))
         self._file = self._path.open("a", buffering=1)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

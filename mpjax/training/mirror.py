@@ -21,6 +21,7 @@ import fsspec
 from mpjax.errors import InputError
 from mpjax.training.retention import Retention
 from mpjax.weights import steps_of
+from mpjax.whole_files import unfinished, write_file
 
 Say = Callable[[str], None]
 LOOK_EVERY = 1.0  # seconds
@@ -71,13 +72,10 @@ class Mirror:
             if any(mine[name] != other[name] for name in ("fingerprint", "init")):
                 raise InputError(f"{self._remote} mirrors another run than {self._folder}: give another --mirror")
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / "run.tmp"
-        if any(p != temporary for p in self._folder.iterdir()):
+        if self._folder.exists() and any(p != unfinished(path) for p in self._folder.iterdir()):
             return  # no run folder, which is refused by name
         log = self._read(f"{self._root}/log.jsonl")
-        temporary.write_bytes(stored)
-        temporary.replace(path)
+        write_file(path, stored)
         if log is not None:
             (self._folder / "log.jsonl").write_bytes(log)
 

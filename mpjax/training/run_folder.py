@@ -9,11 +9,12 @@ from mpjax.errors import InputError
 from mpjax.experiment import ClipsData, Experiment, fingerprint
 from mpjax.training.comparison import difference
 from mpjax.weights import weights_hash
+from mpjax.whole_files import unfinished, write_file
 
 
 def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path | None) -> None:
     """Writes `run.json`, or checks that it is this experiment's."""
-    path, temporary = folder / "run.json", folder / "run.tmp"
+    path = folder / "run.json"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give --run a folder")
     origin = None if init is None else str(init)
@@ -56,9 +57,8 @@ def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path |
                 f"{folder} was trained on a dataset encoded otherwise (see {path}): give another --run folder"
             )
         return
-    if folder.exists() and any(p != temporary for p in folder.iterdir()):
+    if folder.exists() and any(p != unfinished(path) for p in folder.iterdir()):
         raise InputError(f"{folder} is not empty and no run folder: give another --run folder")
-    folder.mkdir(parents=True, exist_ok=True)
     run = {
         "fingerprint": mark,
         "init": origin,
@@ -66,5 +66,4 @@ def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path |
         **decoding,
         "experiment": described,
     }
-    temporary.write_text(json.dumps(run, indent=1) + "\n")
-    temporary.replace(path)
+    write_file(path, json.dumps(run, indent=1) + "\n")

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import av
 import orbax.checkpoint  # noqa: F401 (imported once, before the forks)
+from safetensors.numpy import load
 
 from mpjax.__main__ import main
 from mpjax.generation import state, stream
+from mpjax.whole_files import unfinished
 
 RUN, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
 SECONDS = "12.5"  # 50 frames: 13 segments, the last one cut
@@ -50,15 +52,15 @@ def inside_a_part() -> None:
 
 
 def inside_the_state() -> None:
-    save = state.save_file
+    write = state.write_file
 
-    def trap(tensors, path, metadata):
-        if int(tensors["segment"]) == 8:
-            path.write_bytes(b"half")
+    def trap(path, content):
+        if load(content)["segment"] == 8:
+            unfinished(path).write_bytes(b"half")
             die()
-        save(tensors, path, metadata=metadata)
+        write(path, content)
 
-    state.save_file = trap
+    state.write_file = trap
 
 
 def inside_the_first_part() -> None:
