@@ -86,11 +86,17 @@ def test_the_loss_falls_and_the_base_keeps_its_bits():
     step = jax.jit(make_train_step(objective, stage.optimizer.transformation(30), trainable="lora"), donate_argnums=0)
     started, losses = bits(state.params), []
     for _ in range(30):
+        average = jax.device_get(state.ema)
         state, metrics = step(state.replace(step=jnp.zeros((), jnp.int32)), batch)  # always the same t and noise
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0]
     assert bits(state.base) == before
     assert {path for path, value in bits(state.params).items() if value != started[path]} == set(started)
+    expected = jax.tree.map(lambda old, p: 0.1 * old + 0.9 * p, average, state.params)  # as at update 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.ema, expected)
+    assert (
+        max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.ema, state.params)), strict=True)) > 1e-5
+    )
 
 
 def plain_framepack():

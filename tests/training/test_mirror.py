@@ -84,6 +84,17 @@ def test_what_is_sent_comes_back(tmp_path, memory):
     assert fetch(there, memory) == []  # it is there
 
 
+def test_a_description_that_was_cut_short_is_fetched_again(tmp_path, memory):
+    here, there = tmp_path / "here", tmp_path / "there"
+    describe(here)
+    step(here, 3)
+    send(here, memory)
+    there.mkdir()
+    (there / "run.json.tmp").write_text("{")
+    assert fetch(there, memory) == [f"checkpoint 3 fetched from {memory}"]
+    assert files(there) == files(here)
+
+
 def test_an_empty_store_changes_nothing(tmp_path, memory):
     assert fetch(tmp_path / "there", memory) == [] and not (tmp_path / "there").exists()
 
