@@ -64,7 +64,7 @@ def read_ballots(files: Sequence[Path], key_file: Path) -> tuple[list[Ballot], l
                     video=two[0][1],
                     left=two[0][0],
                     right=two[1][0],
-                    choice=row["choice"],
+                    choice=str(row["choice"]),
                     at=str(row["at"]),
                 )
                 same = ballot.rater, "\0".join(sorted((row["left"], row["right"])))

@@ -9,6 +9,7 @@ Every two systems are compared on every video that both have. Order and sides ar
 
 import hashlib
 import itertools
+import json
 import shutil
 from collections.abc import Sequence
 from html import escape
@@ -90,7 +91,6 @@ def write_study(
         for system, name in sorted({(system, name) for name, *two in pairs for system in two})
     }
     tokens = {clip: token for token, clip in clips.items()}
-    study = _hash(*sorted(clips))
     rows = []
     for name, first, second in pairs:
         # In the order of the tokens, which says nothing about the systems.
@@ -98,6 +98,8 @@ def write_study(
         caption = systems[first][name].caption or systems[second][name].caption
         rows.append({"id": _hash(*two), "clips": two, "caption": caption})
     rows.sort(key=lambda row: str(row["id"]))
+    # Votes belong together only where the raters saw and were asked the same: the question, videos and captions.
+    study = _hash(json.dumps([question, rows]))
     (out / "videos").mkdir(parents=True, exist_ok=True)
     for token, (system, name) in clips.items():
         shutil.copyfile(systems[system][name].path, out / "videos" / token)

@@ -75,6 +75,20 @@ def test_every_two_of_three_systems_meet(tmp_path):
     assert sorted(met) == sorted([("x", "y"), ("x", "z"), ("y", "z")] * 3)
 
 
+def test_votes_on_another_question_or_caption_are_of_another_study(tmp_path):
+    two = folders(tmp_path)
+    write_study(two, tmp_path / "better")
+    write_study(two, tmp_path / "same")
+    write_study(two, tmp_path / "truer", question="Which video is truer to the text?")
+    (two[0] / "a.txt").write_text("a dog")
+    write_study(two, tmp_path / "captioned")
+    ids = {name: page_data(tmp_path / name)["id"] for name in ("better", "same", "truer", "captioned")}
+    assert ids["better"] == ids["same"] and len(set(ids.values())) == 3
+    (tmp_path / "v.jsonl").write_text(vote_lines(tmp_path / "truer", ["ours"]))
+    with pytest.raises(InputError, match="give files of one study"):
+        read_ballots([tmp_path / "v.jsonl"], tmp_path / "better.key.json")
+
+
 def test_bad_folders_are_refused_before_anything_is_written(tmp_path):
     ours, theirs = folders(tmp_path)
     out = tmp_path / "study"
@@ -186,6 +200,9 @@ def test_files_that_are_no_votes(study, tmp_path, line, says):
     with pytest.raises(InputError, match=says):
         read_ballots([file], key)
     file.write_text(vote_lines(study, ["maybe"]))
+    with pytest.raises(InputError, match="line 1 is no vote"):
+        read_ballots([file], key)
+    file.write_text(json.dumps({**json.loads(vote_lines(study, ["left"])), "choice": ["left"]}))
     with pytest.raises(InputError, match="line 1 is no vote"):
         read_ballots([file], key)
     with pytest.raises(InputError, match="not a key"):
