@@ -8,7 +8,7 @@ from pathlib import Path
 from mpjax.data.filmstrip import png
 from mpjax.errors import InputError
 from mpjax.evaluation.comparison.frames import frames_at, strip
-from mpjax.evaluation.comparison.gather import System, read_systems, rows_of
+from mpjax.evaluation.comparison.gather import System, ratings_of, read_systems, rows_of
 from mpjax.evaluation.comparison.page import comparison_page
 from mpjax.whole_files import plain, write_file, write_json
 
@@ -41,7 +41,7 @@ def write_comparison(
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
-    write_json(out / "report.json", {"rows": rows, "elo": {system.name: system.elo for system in systems}})
+    write_json(out / "report.json", {"rows": rows, "ratings": ratings_of(systems)})
     write_file(out / "report.csv", text.getvalue())
     write_file(out / "report.html", html)
     return out / "report.html"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -42,18 +42,33 @@ FAINT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rating:
+    """A system's strength by the votes of a study, in points of Elo's scale.
+
+    Attributes:
+        kind: `Bradley-Terry` or `Elo`, the same for all systems: the two do not compare.
+        value: the rating.
+        ci95: low and high end of its interval; None where an end does not exist.
+    """
+
+    kind: str
+    value: float
+    ci95: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class System:
     """The scores of one system.
 
     Attributes:
         name: that of the folder of its scores.
         scores: metric → video → score; only what was computed. A video is named by its file, without the suffix.
-        elo: rating of a study, None without one.
+        rating: of a study, None without one.
     """
 
     name: str
     scores: Mapping[str, Mapping[str, Score]]
-    elo: float | None = None
+    rating: Rating | None = None
 
     def value(self, metric: str) -> float | None:
         """Pooled over videos as VBench pools; None if not computed."""
@@ -87,7 +102,8 @@ def read_systems(folders: Sequence[Path], ratings: Path | None = None) -> list[S
 
     Args:
         folders: one a system, named as the systems.
-        ratings: `elo.json` of `elo`, with the same names.
+        ratings: `elo.json` of `elo`, with the same names. Bradley-Terry's are taken where every system there has one,
+            else everybody's Elo.
 
     Raises:
         InputError: a folder without scores, names that repeat, or ratings that cannot be read.
@@ -110,7 +126,7 @@ def read_systems(folders: Sequence[Path], ratings: Path | None = None) -> list[S
         found = {metric: same for metric, same in found.items() if same}
         if not found:
             raise InputError(f"{folder}: no metric was computed; its scores.json says why")
-        systems.append(System(name=name, scores=found, elo=rated.get(name)))
+        systems.append(System(name=name, scores=found, rating=rated.get(name)))
     return systems
 
 
@@ -154,6 +170,11 @@ def is_won_by_standing_still(metric: str) -> bool:
     return metric.removeprefix("long_").removesuffix("_slow_fast") in WON_BY_STANDING_STILL
 
 
+def ratings_of(systems: Sequence[System]) -> dict[str, dict | None]:
+    """System → its rating as plain JSON."""
+    return {system.name: None if system.rating is None else asdict(system.rating) for system in systems}
+
+
 def rows_of(systems: Sequence[System]) -> list[dict]:
     """A row for each system, metric and duration (None for all): value, its 95 % interval over videos, Δdrift."""
     rows = []
@@ -180,9 +201,15 @@ def rows_of(systems: Sequence[System]) -> list[dict]:
     return rows
 
 
-def _ratings(path: Path) -> dict[str, float]:
+def _ratings(path: Path) -> dict[str, Rating]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["systems"]
-        return {row["system"]: row["elo"] if row["bradley_terry"] is None else row["bradley_terry"] for row in found}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        key, kind = ("bradley_terry", "Bradley-Terry")
+        if any(row[key] is None for row in found):
+            key, kind = ("elo", "Elo")
+        return {
+            row["system"]: Rating(kind=kind, value=float(row[key]), ci95=(row[f"{key}_ci95"][0], row[f"{key}_ci95"][1]))
+            for row in found
+        }
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path}: no ratings; give the elo.json that `elo` wrote") from error

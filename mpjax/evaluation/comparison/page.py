@@ -16,6 +16,7 @@ from mpjax.evaluation.comparison.gather import (
     is_won_by_standing_still,
     metrics_of,
     motion_metric,
+    ratings_of,
     stands_still,
 )
 from mpjax.evaluation.metrics.companions import COMPANIONS
@@ -39,19 +40,19 @@ def comparison_page(systems: Sequence[System], rows: Sequence[dict], strips: Map
         folder: where the page will lie; links to videos start there.
     """
     sections = [
-        markup.section("VBench", _table_1(systems), *_missing(systems), _caution(systems)),
+        markup.section("VBench", _table_1(systems), *_missing(systems), _caution(systems), *_rating_note(systems)),
         _without_networks(systems),
         _videos(systems, strips, folder),
         _figures("Over the course of the video", _curves(systems), _CURVE_NOTE),
         _figures("Against motion", _scatters(systems), _scatter_note(systems)),
         markup.section("All numbers", _numbers(rows)),
     ]
-    data = {"rows": [*rows], "elo": {system.name: system.elo for system in systems}}
+    data = {"rows": [*rows], "ratings": ratings_of(systems)}
     return markup.document("Videos compared", filter(None, sections), data=data, style=_STYLE)
 
 
 def _table_1(systems: Sequence[System]) -> str:
-    rated = any(system.elo is not None for system in systems)
+    kind = _rating_kind(systems)
     still, motion = stands_still(systems), motion_metric(systems)
     rows = []
     for system in systems:
@@ -59,9 +60,33 @@ def _table_1(systems: Sequence[System]) -> str:
         for metric in TABLE_1.values():
             cells.append(_score(system.value(metric), 100) + _beside(system, metric, motion))
         cells += [_score(system.drift(metric), 100) for metric in TABLE_1_DRIFT.values()]
-        rows.append([*cells, *([_score(system.elo, 1, 0)] if rated else [])])
-    heads = ["", *TABLE_1, *TABLE_1_DRIFT, *(["ELO"] if rated else [])]
+        rows.append([*cells, *([_rating(system)] if kind else [])])
+    heads = ["", *TABLE_1, *TABLE_1_DRIFT, *([kind] if kind else [])]
     return markup.table(heads, rows)
+
+
+def _rating_kind(systems: Sequence[System]) -> str | None:
+    return next((system.rating.kind for system in systems if system.rating is not None), None)
+
+
+def _rating(system: System) -> str:
+    if system.rating is None:
+        return "–"
+    low, high = (_score(end, 1, 0) for end in system.rating.ci95)
+    return f"{_score(system.rating.value, 1, 0)} [{low},\N{NO-BREAK SPACE}{high}]"
+
+
+def _rating_note(systems: Sequence[System]) -> list[str]:
+    kind = _rating_kind(systems)
+    if kind is None:
+        return []
+    words = "Bradley-Terry ratings by people's votes: the maximum-likelihood fit to all of them"
+    if kind == "Elo":
+        words = (
+            "Elo ratings (K = 32) by people's votes in the order in which they were cast, for some system of the study "
+            "won or lost everything and has no Bradley-Terry rating"
+        )
+    return [f'<p class="note">{words}; in brackets the 95 % interval. 1500 is the mean of the study.</p>']
 
 
 def _beside(system: System, metric: str, motion: str | None) -> str:

@@ -104,9 +104,20 @@ def test_numbers_are_written_for_machines(folders, tmp_path):
 
 def test_ratings_are_a_column(folders, tmp_path):
     elo = tmp_path / "elo.json"
-    elo.write_text(json.dumps({"systems": [{"system": "still", "elo": 1400.0, "bradley_terry": 1434.4}]}))
+    still = {"system": "still", "elo": 1401.0, "bradley_terry": 1434.4}
+    still |= {"elo_ci95": [1390.0, 1410.0], "bradley_terry_ci95": [1400.0, None]}
+    elo.write_text(json.dumps({"systems": [still]}))
     text = write_comparison(folders, tmp_path / "out", ratings=elo, strips=0).read_text()
-    assert "<th>ELO</th>" in text and "<td>1434</td>" in text
+    assert "<th>Bradley-Terry</th>" in text and "<td>1434 [1400,\N{NO-BREAK SPACE}–]</td>" in text
+    assert "maximum-likelihood fit" in text and "<td>1401" not in text
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["ratings"]
+    assert found == {"lively": None, "still": {"kind": "Bradley-Terry", "value": 1434.4, "ci95": [1400.0, None]}}
+    # One that won everything has no Bradley-Terry rating: then the column is of another kind, in every row.
+    lively = {"system": "lively", "elo": 1599.0, "elo_ci95": [1590.0, 1610.0]}
+    elo.write_text(json.dumps({"systems": [{**lively, "bradley_terry": None}, still]}))
+    text = write_comparison(folders, tmp_path / "out", ratings=elo, strips=0).read_text()
+    assert "<th>Elo</th>" in text and "<td>1599 [1590,\N{NO-BREAK SPACE}1610]</td>" in text
+    assert "<td>1401 [1390,\N{NO-BREAK SPACE}1410]</td>" in text and "<td>1434" not in text
     elo.write_text("{}")
     with pytest.raises(InputError, match=r"give the elo\.json"):
         read_systems(folders, elo)
