@@ -271,9 +271,7 @@ def parser() -> argparse.ArgumentParser:
     verb = add("report", verbs.report, "Compare systems on one page by what `evaluate` wrote for each.")
     verb.add_argument("folders", type=Path, nargs="+", help="output folders of `evaluate`, one a system")
     verb.add_argument("--out", type=Path, required=True, help="folder for report.html, report.json and report.csv")
-    verb.add_argument(
-        "--elo", type=Path, help="elo.json of `elo`, for a column of ratings, and their intervals"
-    )
+    verb.add_argument("--elo", type=Path, help="elo.json of `elo`, for a column of ratings, and their intervals")
     verb.add_argument("--strips", type=int, default=12, help="videos of which frames are shown, at most (default: 12)")
 
     verb = add("convert", verbs.convert, "Turn a PyTorch checkpoint into a run folder, or the other way round.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpjax.errors import InputError
+from mpjax.whole_files import check_folder
 
 if TYPE_CHECKING:
     from mpjax.data.raw.geometry import Geometry
@@ -49,6 +50,8 @@ def encode(args: argparse.Namespace, overrides: list[str]) -> None:
         )
     if args.beam_options and not args.beam_runner:
         raise InputError("--beam_options belongs to a Beam pipeline: give --beam_runner, too")
+    output = args.output or Path(data.path)
+    check_folder(output, "give --output a folder")
     segment_frames = loaded.model.framepack.segment_frames
     encoder = ClipEncoder(
         codec=data.codec(),
@@ -65,7 +68,6 @@ def encode(args: argparse.Namespace, overrides: list[str]) -> None:
         if args.beam_runner
         else None,
     }
-    output = args.output or Path(data.path)
     if args.input.suffix == ".jsonl":
         encode_list(args.input, output, **options)
     else:
@@ -76,6 +78,7 @@ def scan(args: argparse.Namespace, overrides: list[str]) -> None:
     """`mpjax data scan`."""
     from mpjax.data.raw.command import scan_to_folder
 
+    check_folder(args.output, "give --output a folder")
     data, geometry = _clips_of(args.config, overrides)
     scan_to_folder(
         args.input,
@@ -97,6 +100,10 @@ def inspect(args: argparse.Namespace, overrides: list[str]) -> None:
 
     if args.config is None:
         _no_overrides(overrides)
+    if args.html is not None:
+        check_folder(args.html.parent, "give --html a file in a folder")
+        if args.html.is_dir():
+            raise InputError(f"{args.html} is a folder: give --html a file in it")
     geometry = Geometry() if args.config is None else _clips_of(args.config, overrides)[1]
     if (args.path / DATASET_FILE).is_file():
         print(inspect_dataset(args.path).write(args.html))
@@ -135,6 +142,7 @@ def suite(args: argparse.Namespace, overrides: list[str]) -> None:
     """`mpjax suite`."""
     from mpjax.evaluation import suite
 
+    check_folder(args.out)
     print("\n".join(suite.write_suite(suite.load(args.config, overrides), args.weights, args.out)))
 
 
@@ -143,6 +151,7 @@ def study(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.evaluation.study.page import write_study
 
     _no_overrides(overrides)
+    check_folder(args.out)
     lines = write_study(args.folders, args.out, question=args.question, votes_per_rater=args.votes_per_rater)
     print("\n".join(lines))
 
@@ -153,10 +162,13 @@ def elo(args: argparse.Namespace, overrides: list[str]) -> None:
 
     _no_overrides(overrides)
     if args.lead is not None:
+        if args.votes or args.key or args.out:
+            raise InputError("--lead is answered without votes: give it alone, or leave it out")
         print(lead_words(args.lead))
         return
     if not (args.votes and args.key and args.out):
         raise InputError("give files of votes, --key and --out; or --lead alone, for the votes that a lead takes")
+    check_folder(args.out)
     print("\n".join(write_standings(args.votes, args.key, args.out, clusters=args.resample)))
 
 
@@ -165,6 +177,7 @@ def report(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.evaluation.comparison.command import write_comparison
 
     _no_overrides(overrides)
+    check_folder(args.out)
     print(write_comparison(args.folders, args.out, ratings=args.elo, strips=args.strips))
 
 

@@ -26,6 +26,15 @@ def unfinished(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
 
 
+def check_folder(path: Path, remedy: str = "give --out a folder") -> None:
+    """Raises `InputError` where a folder for results cannot be made, since a file lies there or above."""
+    for place in (path, *path.parents):
+        if place.is_dir():
+            return
+        if place.exists() or place.is_symlink():
+            raise InputError(f"{place} is a file: {remedy}")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write piece by piece, which appears when all is written; its folder is made where that is missing."""

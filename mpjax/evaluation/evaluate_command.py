@@ -15,6 +15,7 @@ from mpjax.evaluation.metrics.registry import Offer, choose
 from mpjax.evaluation.metrics.score_files import write_scores
 from mpjax.evaluation.metrics.videos import Video, find_image, find_videos, open_video, with_segments
 from mpjax.evaluation.vbench.offers import VBENCH
+from mpjax.whole_files import check_folder
 
 Say = Callable[[str], None]
 
@@ -46,8 +47,7 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     for folder in (args.weights, args.images):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder; check the path")
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"{args.out} is a file: give --out a folder")
+    check_folder(args.out)
     paths = find_videos(args.videos)
     images = {path: find_image(path, args.images) if args.images else None for path in paths}
     # Before the videos, which are decoded to their end: a missing file is said at once.

@@ -12,6 +12,7 @@ import numpy as np
 
 from mpjax import markup
 from mpjax.drawing import blank_figure, series_style, svg
+from mpjax.errors import InputError
 from mpjax.evaluation.statistics import wilson_interval
 from mpjax.evaluation.study.ballots import Ballot, as_votes, read_ballots
 from mpjax.evaluation.study.ratings import (
@@ -95,7 +96,13 @@ def standings(ballots: Sequence[Ballot], systems: Sequence[str], *, clusters: st
 
 
 def lead_words(lead: float) -> str:
-    """What a lead means and takes, in one sentence."""
+    """What a lead means and takes, in one sentence.
+
+    Raises:
+        InputError: it is not above 0.
+    """
+    if not (math.isfinite(lead) and lead > 0):
+        raise InputError(f"--lead {lead:g}: give the points of a lead, more than 0")
     return (
         f"A lead of {lead:g} points is an expected share of {100 * expected_share(lead):.1f} %: {votes_needed(lead)} "
         f"independent votes make the half width of its 95 % interval equal to the lead, and "

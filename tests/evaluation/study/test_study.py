@@ -213,5 +213,9 @@ def test_the_command_says_what_a_lead_takes(capsys, tmp_path):
     assert main(["elo", "--lead=31"]) == 0
     assert "expected share of 54.4 %: 486 independent votes" in capsys.readouterr().out
     assert "989 find it" in lead_words(31)
+    for lead, says in (("0", "more than 0"), ("-5", "more than 0"), ("nan", "more than 0")):
+        assert main(["elo", f"--lead={lead}"]) == 2 and says in capsys.readouterr().err
+    for more in ("votes.jsonl", "--key=k.json", "--out=elo"):
+        assert main(["elo", "--lead=31", more]) == 2 and "give it alone" in capsys.readouterr().err
     assert main(["elo", "votes.jsonl"]) == 2
     assert main(["study", str(tmp_path), "--out=x"]) == 2
