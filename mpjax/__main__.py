@@ -240,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
     verb = add("suite", verbs.suite, "Write the commands that generate the videos of a prompt or image suite.")
     verb.add_argument("--config", required=True, help="suite file; fields as --config.info=FILE")
     verb.add_argument("--weights", type=Path, required=True, help="run folder that is to generate")
-    verb.add_argument("--out", type=Path, required=True, help="folder for the videos, suite.jsonl and generate.sh")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the videos, manifest.jsonl and generate.sh")
 
     verb = add("study", verbs.study, "Write a page on which people compare videos of systems, blind and offline.")
     verb.add_argument("folders", type=Path, nargs="+", help="one folder of videos a system; equal names are compared")

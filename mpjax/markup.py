@@ -110,6 +110,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 video`, `3 videos`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def count(value: int | None) -> str:
     """A whole number with separators."""
     return "–" if value is None else f"{value:,}"

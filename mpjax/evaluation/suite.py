@@ -13,19 +13,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpjax import config
+from mpjax.data.clip_sources import MANIFEST_FILE
 from mpjax.errors import InputError
+from mpjax.markup import counted
+from mpjax.weights import read_run
 from mpjax.whole_files import write_file
 
-VIDEOS = "suite.jsonl"
 SCRIPT = "generate.sh"
+NAME_BYTES = 255 - len(".mp4.json.partial")  # of a video's name, with what `generate` writes beside the video
 
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """So many videos of one length."""
+    """So many videos of one length.
+
+    Attributes:
+        seconds: the length.
+        videos: how many, all samples counted; 0, in the last length alone, takes all entries that are left.
+    """
 
     seconds: float = 5.0
-    videos: int = 0  # 0 takes all that are left
+    videos: int = 0
 
     def __post_init__(self):
         if not self.seconds > 0 or self.videos < 0:
@@ -59,6 +67,14 @@ class Suite:
     def __post_init__(self):
         if self.samples < 1:
             raise InputError(f"config.samples is {self.samples}: give 1 or more videos of each entry")
+        if not self.lengths:
+            raise InputError("config.lengths is empty: give one length or more")
+        for length in self.lengths[:-1]:
+            if not length.videos:
+                raise InputError(
+                    f"config.lengths: 0 videos of {length.seconds:g} s take all that are left, and nothing is left for "
+                    "the lengths after it; give a number"
+                )
         for length in self.lengths:
             if length.videos % self.samples:
                 raise InputError(
@@ -109,6 +125,10 @@ def cases_of(suite: Suite) -> list[Case]:
     cases: list[Case] = []
     for length in suite.lengths:
         count = length.videos // suite.samples or len(order)
+        if not count:
+            raise InputError(
+                f"{suite.info}: no entry is left for {length.seconds:g} s; lower the numbers in config.lengths"
+            )
         chosen, order = order[:count], order[count:]
         for name in chosen:
             prompt, image = entries[name]
@@ -126,10 +146,19 @@ def cases_of(suite: Suite) -> list[Case]:
 
 
 def write_suite(suite: Suite, weights: Path, out: Path) -> list[str]:
-    """Writes suite.jsonl and generate.sh into the folder of the videos and returns what to tell.
+    """Writes manifest.jsonl and generate.sh into the folder of the videos and returns what to tell.
 
-    The script goes on where it was stopped, as `generate` does.
+    The script goes on where it was stopped, as `generate` does. The manifest gives `study` and `encode` the captions.
+
+    Args:
+        suite: which videos.
+        weights: run folder of `train` or `convert`.
+        out: folder; one that holds the same suite is written again with the same bytes.
+
+    Raises:
+        InputError: as `cases_of`, no run folder, or the folder of another suite.
     """
+    read_run(weights)
     cases = cases_of(suite)
     rows, lines = [], ["#!/usr/bin/env bash", "set -euo pipefail"]
     for case in cases:
@@ -141,13 +170,17 @@ def write_suite(suite: Suite, weights: Path, out: Path) -> list[str]:
         words += [] if image is None else [f"--image={image}"]
         words += [f"--seconds={case.seconds:g}", f"--seed={case.seed}", f"--out={video}"]
         lines.append(shlex.join(words))
-    write_file(out / VIDEOS, "\n".join(rows) + "\n")
-    write_file(out / SCRIPT, "\n".join(lines) + "\n")
+    files = {out / MANIFEST_FILE: "\n".join(rows) + "\n", out / SCRIPT: "\n".join(lines) + "\n"}
+    for path, text in files.items():
+        if path.exists() and (not path.is_file() or path.read_bytes() != text.encode()):
+            raise InputError(f"{path} is of another suite or of other weights: give another --out")
+    for path, text in files.items():
+        write_file(path, text)
     by_length: dict[float, int] = {}
     for case in cases:
         by_length[case.seconds] = by_length.get(case.seconds, 0) + 1
     counts = ", ".join(f"{count} of {seconds:g} s" for seconds, count in by_length.items())
-    return [f"{len(cases)} videos: {counts}", f"generate them: bash {out / SCRIPT}"]
+    return [f"{counted(len(cases), 'video')}: {counts}", f"generate them: bash {out / SCRIPT}"]
 
 
 def _entries(suite: Suite) -> dict[str, tuple[str, Path | None]]:
@@ -163,16 +196,26 @@ def _entries(suite: Suite) -> dict[str, tuple[str, Path | None]]:
     for number, row in enumerate(rows if isinstance(rows, list) else [None]):
         if not isinstance(row, dict) or not isinstance(row.get("prompt_en"), str):
             raise InputError(f"{path}: entry {number} has no prompt_en; give a suite as VBench writes it")
-        if suite.dimensions and not set(suite.dimensions) & set(row.get("dimension", ())):
+        dimensions = row.get("dimension", [])
+        if not isinstance(dimensions, list) or not all(isinstance(each, str) for each in dimensions):
+            raise InputError(f"{path}: entry {number} has a dimension that is no list of names; correct it")
+        if suite.dimensions and not set(suite.dimensions) & set(dimensions):
             continue
         image = None
         if suite.images:
             if "image_name" not in row:
                 continue
+            if not isinstance(row["image_name"], str) or not row["image_name"]:
+                raise InputError(f"{path}: entry {number} has an image_name that is no file name; correct it")
             image = _picture(Path(suite.images), suite.ratio, row["image_name"])
         name = row["prompt_en"] if image is None else image.stem
         if "/" in name:
             raise InputError(f"{path}: entry {number} has a / in its prompt, which cannot name a file; leave it out")
+        longest = name if image is not None and suite.samples == 1 else f"{name}-{suite.samples - 1}"
+        if len(longest.encode()) > NAME_BYTES:
+            raise InputError(
+                f"{path}: entry {number} has a prompt too long to name a file, over {NAME_BYTES} bytes: leave it out"
+            )
         found.setdefault(name, (row["prompt_en"], image))
     if not found:
         raise InputError(f"{path}: no entry fits config.dimensions and config.images; change them")

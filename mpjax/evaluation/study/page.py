@@ -74,7 +74,7 @@ def write_study(
         InputError: fewer than two systems, names that repeat, no common video, a video that browsers do not play, or a
             folder that is not empty.
     """
-    systems = _systems(folders)
+    systems, missing = _systems(folders)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already; give a new folder, so that no study is mixed with another")
     if votes_per_rater is not None and votes_per_rater < 1:
@@ -117,30 +117,36 @@ def write_study(
     write_file(out / "index.html", markup.document(question, body, style=_STYLE))
     alone = sum(len(videos) for videos in systems.values()) - len(clips)
     return [
-        f"{len(pairs)} pairs of {len(clips)} videos, {', '.join(map(escape, systems))}",
-        *([f"{alone} videos are in one folder only, and left out"] if alone else []),
+        f"{markup.counted(len(pairs), 'pair')} of {len(clips)} videos, {', '.join(map(escape, systems))}",
+        *([f"in one folder only, and left out: {markup.counted(alone, 'video')}"] if alone else []),
+        *([f"named by a manifest but not there, and left out: {markup.counted(missing, 'video')}"] if missing else []),
         f"give to raters: {out} (open index.html)",
         f"keep for yourself: {key_path}",
     ]
 
 
-def _systems(folders: Sequence[Path]) -> dict[str, dict[str, Source]]:
+def _systems(folders: Sequence[Path]) -> tuple[dict[str, dict[str, Source]], int]:
+    """System → name of a video → the video; and how many a manifest names that are not there."""
     if len(folders) < 2:
         raise InputError("a comparison needs two folders of videos or more: give one for each system")
     systems: dict[str, dict[str, Source]] = {}
+    missing = 0
     for folder in folders:
         name = folder.resolve().name
         if name in systems:
             raise InputError(f"{folder}: a second folder is called {name}; rename one, for it names the system")
         systems[name] = {}
         for source in find_sources(folder):
+            if not source.path.exists():  # the manifest of a suite that is not generated to its end
+                missing += 1
+                continue
             if source.path.suffix.lower() not in SUFFIXES:
                 raise InputError(f"{source.path}: browsers do not play this; convert it to mp4 (H.264)")
             stem = source.name.rpartition(".")[0]
             if stem in systems[name]:
                 raise InputError(f"{source.path}: {folder} has two videos called {stem}; keep one")
             systems[name][stem] = source
-    return systems
+    return systems, missing
 
 
 def _token(system: str, source: Source) -> str:

@@ -130,7 +130,8 @@ def write_standings(files: Sequence[Path], key: Path, out: Path, *, clusters: st
     write_file(out / "elo.html", page)
     lines = [
         f"{row['rank']}. {row['system']}: Bradley-Terry {_rating(row['bradley_terry'])} "
-        f"{_ends(row['bradley_terry_ci95'])}, Elo {_rating(row['elo'])} {_ends(row['elo_ci95'])}, {row['votes']} votes"
+        f"{_ends(row['bradley_terry_ci95'])}, Elo {_rating(row['elo'])} {_ends(row['elo_ci95'])}, "
+        f"{markup.counted(row['votes'], 'vote')}"
         for row in found["systems"]
     ]
     return [*lines, f"page: {out / 'elo.html'}"]
@@ -167,7 +168,8 @@ def _page(found: dict) -> str:
         "without a preference for a side it is half."
     )
     note = (
-        f"<p>{found['votes']} votes of {found['raters']} raters, {found['ties']} of them ties, which count half for "
+        f"<p>{markup.counted(found['votes'], 'vote')} of {markup.counted(found['raters'], 'rater')}; ties: "
+        f"{found['ties']}, which count half for "
         f"each side.{side}</p>"
     )
     words = (

@@ -44,7 +44,7 @@ def test_the_folder_for_raters_tells_nothing_of_the_systems(tmp_path):
     (theirs / "lonely.mp4").write_bytes(b"x")
     out = tmp_path / "out" / "study"
     lines = write_study([ours, theirs], out)
-    assert lines[0] == "3 pairs of 6 videos, ours, theirs" and lines[1].startswith("1 videos are in one folder only")
+    assert lines[0] == "3 pairs of 6 videos, ours, theirs" and lines[1] == "in one folder only, and left out: 1 video"
     text = (out / "index.html").read_text()
     assert "ours" not in re.sub(r"yours\w*", "", text) and "theirs" not in text
     assert not re.search(r"https?:|@import|url\((?!#)|import\(|fetch\(", text)
