@@ -50,8 +50,11 @@ def test_all_without_weights_measures_what_needs_none_and_names_the_rest(clip, t
     found = scores(tmp_path / "out")
     assert 0.5 < found["temporal_flickering"]["value"] < 1 and found["temporal_flickering"]["drift"] is not None
     said = capsys.readouterr().out
-    assert "dynamic_degree: not computed: needs raft_model/models/raft-things.pth (from github.com" in said
-    assert "long_subject_consistency_slow_fast: not computed: needs" in said and "subject_mapping_table.yaml" in said
+    (raft,) = [line for line in said.splitlines() if "raft-things.pth" in line]  # a line a file
+    assert raft.startswith("not computed without raft_model/models/raft-things.pth (from github.com")
+    assert raft.endswith("dynamic_degree, long_dynamic_degree")
+    assert "subject_mapping_table.yaml (from github.com/Vchitect/VBench, a clone as VBench/): long_subject_" in said
+    assert "not computed without --segment-frames: seam_jump\n" in said
     left_out = json.loads((tmp_path / "out" / "scores.json").read_text())["left_out"]
     assert "musiq_spaq_ckpt-358bb6af.pth" in left_out["imaging_quality"]
 
@@ -66,6 +69,8 @@ def test_all_without_weights_measures_what_needs_none_and_names_the_rest(clip, t
         (["--images=nowhere"], "nowhere: no such folder"),
         (["--out=README.md"], "is a file"),
         (["nothing.mp4"], "nothing.mp4: no such file"),
+        (["--metrics=exposure,seam_jump"], "seam_jump needs --segment-frames: give --segment-frames"),
+        (["--metrics=i2v_subject"], "--images: put it into the folder of --weights, and give --images"),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_is_written(clip, tmp_path, capsys, flags, said):
@@ -153,12 +158,83 @@ def test_a_second_call_keeps_what_the_first_one_measured(tmp_path, monkeypatch, 
     was = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for flag in ("--backward", "--segment-frames=4"):
         assert run(first, "--metrics=exposure", flag) == 2
-        assert "give another --out" in capsys.readouterr().err
+        name = flag.partition("=")[0]
+        assert f"measured without {name}, now with {flag}; give the same flags, or" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == was
     (out / "settings.json").write_text("{}")
     assert run(first, "--metrics=exposure") == 2 and "settings.json is no file of" in capsys.readouterr().err
     (out / "settings.json").unlink()
-    assert run(first, "--metrics=exposure") == 2 and "does not say how" in capsys.readouterr().err
+    assert run(first, "--metrics=exposure") == 2 and "holds something else (scores.csv)" in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(clip, tmp_path, capsys):
+    words = ["evaluate", str(clip), "--metrics=exposure"]
+    for name in ("b.mp4", "notes.txt"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        assert main([*words, f"--out={tmp_path / name}"]) == 2
+        assert "holds something else (file): give --out a new folder" in capsys.readouterr().err
+        assert [each.name for each in (tmp_path / name).iterdir()] == ["file"]
+    # An empty one, and one that a kill left with half a file, are taken.
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json.tmp").touch()
+    assert main([*words, f"--out={tmp_path / 'out'}"]) == 0
+
+
+def test_two_videos_of_one_name_are_refused_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    paths = [write(tmp_path / folder / "a.mp4", count) for folder, count in (("x", 9), ("y", 10))]
+    run = lambda *words: main(["evaluate", *map(str, words), "--metrics=exposure", "--out=out"])  # noqa: E731
+    assert run(*paths) == 2 and "y/a.mp4 has the name of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run("x/a.mp4") == 0
+    before = (tmp_path / "out" / "scores.json").read_bytes()
+    assert run("y/a.mp4") == 2 and "y/a.mp4 has the name of x/a.mp4" in capsys.readouterr().err
+    assert (tmp_path / "out" / "scores.json").read_bytes() == before
+    # The same file by another path, moved, or written anew is no second one.
+    assert run(paths[0]) == 0 and _rows(tmp_path / "out") == [(str(paths[0]), "exposure")]
+    write(paths[0], 12)
+    assert run("x/a.mp4") == 0 and _rows(tmp_path / "out") == [("x/a.mp4", "exposure")]
+    paths[1].write_bytes(paths[0].read_bytes())
+    assert run("y/a.mp4") == 0 and _rows(tmp_path / "out") == [("y/a.mp4", "exposure")]
+
+
+def test_every_bad_video_is_named_before_any_is_measured(tmp_path, capsys):
+    clip = write(tmp_path / "clips" / "good.mp4", 21)
+    for name in ("cut", "short"):
+        (clip.parent / f"{name}.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert main(["evaluate", str(clip.parent), "--metrics=exposure", f"--out={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr().err
+    assert "cut.mp4: " in said and "short.mp4: " in said and "good.mp4" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_score_is_to_be_deleted(clip, tmp_path, capsys):
+    words = ["evaluate", str(clip), "--metrics=exposure", f"--out={tmp_path / 'out'}"]
+    assert main(words) == 0
+    whole = (tmp_path / "out" / "scores.json").read_bytes()
+    (kept,) = (tmp_path / "out" / "videos").iterdir()
+    for text in ("{", "[1]", '[{"metric": "exposure"}]'):
+        kept.write_text(text)
+        assert main(words) == 2 and f"{kept} is damaged: delete it" in capsys.readouterr().err
+    kept.unlink()
+    assert main(words) == 0 and (tmp_path / "out" / "scores.json").read_bytes() == whole
+
+
+def test_a_segment_longer_than_the_video_has_no_join_inside(clip, tmp_path, capsys):
+    for frames, joins in ((20, 0), (19, 2), (5000, 0)):
+        words = ["evaluate", str(clip), "--metrics=seam_jump", f"--segment-frames={frames}"]
+        assert main([*words, f"--out={tmp_path / str(frames)}"]) == 0
+        row = scores(tmp_path / str(frames))["seam_jump"]
+        assert len(row["values"]) == joins and (row["reason"] is None) == bool(joins)
+        assert ("not computed for 1 video: no join inside" in capsys.readouterr().out) == (not joins)
+
+
+def test_a_video_is_said_when_it_is_done(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "clips" / "a.mp4", 9)
+    monkeypatch.setattr(evaluate_command, "measure", lambda *args: print("measured") or measure(*args))
+    assert main(["evaluate", str(path), "--metrics=exposure", f"--out={tmp_path / 'out'}"]) == 0
+    assert capsys.readouterr().out.startswith(f"measured\n{path}: 9 frames")
 
 
 def _rows(folder):

@@ -193,7 +193,7 @@ class SeamJump:
     def _places(self, part: Part) -> list[int]:
         joins = [join for join in part.video.joins if part.start < join < part.stop]
         if not joins:
-            raise NotComputed("no join of segments is known: give --segment-frames")
+            raise NotComputed(part.video.no_joins)
         around = {i for join in joins for i in range(join - NEIGHBOURS, join + NEIGHBOURS + 1)}
         return sorted(i for i in around if part.start < i < part.stop)
 

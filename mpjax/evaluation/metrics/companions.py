@@ -22,5 +22,5 @@ COMPANIONS: tuple[Offer, ...] = (
     Offer(name="motion_energy", make=lambda: MotionEnergy(probe=_CHANGE)),
     Offer(name="dead_motion_rate", make=lambda: DeadMotionRate(probe=_CHANGE)),
     Offer(name="return_to_start", make=lambda: ReturnToStart(probe=_CHANGE)),
-    Offer(name="seam_jump", make=lambda: SeamJump(probe=_CHANGE)),
+    Offer(name="seam_jump", make=lambda: SeamJump(probe=_CHANGE), flag="--segment-frames"),
 )

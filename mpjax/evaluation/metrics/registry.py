@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from mpjax.data.media import Media
@@ -37,11 +37,13 @@ class Offer:
         name: of the metric.
         make: gives the metric; the paths are those of `files`, in order.
         files: what it needs; none for a metric without a network.
+        flag: of `evaluate`, without which no video has it; empty for most.
     """
 
     name: str
     make: Callable[..., Metric]
     files: tuple[File, ...] = ()
+    flag: str = ""
 
     def digest(self, folder: Path | None) -> str:
         """SHA-256 of all its files in hexadecimal; empty for a metric without a network.
@@ -55,14 +57,22 @@ class Offer:
         return hashlib.sha256("".join(parts).encode()).hexdigest() if parts else ""
 
 
-def choose(offers: Sequence[Offer], names: str, weights: Path | None) -> tuple[list[Metric], Mapping[str, str]]:
+def choose(
+    offers: Sequence[Offer], names: str, weights: Path | None, flags: Collection[str] = ()
+) -> tuple[list[Metric], Mapping[str, Sequence[str]]]:
     """The metrics of `--metrics`: `all`, or names with commas between them.
 
+    Args:
+        offers: what there is.
+        names: as above.
+        weights: folder of the files.
+        flags: which of the offers' flags were given.
+
     Returns:
-        the metrics, and for each that lacks files why it is left out (under `all` only).
+        the metrics, and for each that lacks files or a flag what it lacks (under `all` only).
 
     Raises:
-        InputError: an unknown name, or one asked for by name whose files are not there.
+        InputError: an unknown name, or one asked for by name that lacks something.
     """
     by_name = {offer.name: offer for offer in offers}
     asked = list(by_name) if names == "all" else [name.strip() for name in names.split(",")]
@@ -74,12 +84,14 @@ def choose(offers: Sequence[Offer], names: str, weights: Path | None) -> tuple[l
     metrics, left_out = [], {}
     for name in asked:
         offer = by_name[name]
-        missing = [file for file in offer.files if file.find(weights) is None]
-        if not missing:
+        files = [f"{file.names[0]} (from {file.source})" for file in offer.files if file.find(weights) is None]
+        flag = [offer.flag] if offer.flag and offer.flag not in flags else []
+        if not files and not flag:
             metrics.append(offer.make(*(file.find(weights) for file in offer.files)))
             continue
-        what = " and ".join(f"{file.names[0]} (from {file.source})" for file in missing)
         if names != "all":
-            raise InputError(f"--metrics {name} needs {what}: put it into the folder of --weights")
-        left_out[name] = f"needs {what}"
+            remedies = ["put it into the folder of --weights"] if files else []
+            remedies += [f"give {offer.flag}"] if flag else []
+            raise InputError(f"--metrics {name} needs {' and '.join([*files, *flag])}: {', and '.join(remedies)}")
+        left_out[name] = [*files, *flag]
     return metrics, left_out

@@ -17,19 +17,19 @@ NAME = "scores.json"
 COLUMNS = ("video", "seconds", "metric", "value", "start", "end", "drift", "reason")
 
 
-def write_scores(folder: Path, scores: Sequence[Score], left_out: Mapping[str, str]) -> None:
+def write_scores(folder: Path, scores: Sequence[Score], left_out: Mapping[str, Sequence[str]]) -> None:
     """Writes both files, each at once or not at all.
 
     Args:
         folder: made if it is not there.
         scores: of all videos.
-        left_out: metrics that were asked for by `all` and need files that are not there, and which.
+        left_out: metrics that were asked for by `all`, and the files and flags that they lack.
     """
     rows = [as_row(score) for score in scores]
     report = {
         "scores": rows,
         "pooled": [dataclasses.asdict(each) for each in pool(scores)],
-        "left_out": dict(left_out),
+        "left_out": {name: f"needs {' and '.join(lacks)}" for name, lacks in left_out.items()},
     }
     write_json(folder / NAME, report)
     text = io.StringIO(newline="")
@@ -56,6 +56,8 @@ def read_scores(folder: Path) -> list[Score]:
     Raises:
         InputError: they are not there, or not whole.
     """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: give the folder that it lies in")
     path = folder / NAME
     try:
         return [from_row(row) for row in json.loads(path.read_text())["scores"]]

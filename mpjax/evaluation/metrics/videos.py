@@ -27,6 +27,7 @@ class Video:
             called; None without one.
         no_image: why there is none.
         joins: indices of the frames with which a generated segment begins, 0 left out; empty where unknown.
+        no_joins: why there are none.
         backward: it was generated from its end to its beginning.
     """
 
@@ -37,6 +38,7 @@ class Video:
     image: Callable[[], np.ndarray] | None = None
     no_image: str = "needs the picture that the video began with: give --images"
     joins: tuple[int, ...] = ()
+    no_joins: str = "no join of segments is known: give --segment-frames"
     backward: bool = False
 
     @property
@@ -72,7 +74,8 @@ def _picture(path: Path) -> np.ndarray:
 def with_segments(video: Video, segment_frames: int | None) -> Video:
     """The video with the joins of its segments, each so many frames long, after the frame it began with.
 
-    A video that was generated backward ends with that frame. None leaves the joins unknown.
+    A video that was generated backward ends with that frame. None leaves the joins unknown. Where the join with that
+    frame would be the only one, the video is one segment and has none.
 
     Raises:
         InputError: less than one frame.
@@ -84,6 +87,8 @@ def with_segments(video: Video, segment_frames: int | None) -> Video:
     joins = range(1, video.frames, segment_frames)
     if video.backward:
         joins = range(video.frames - 1, 0, -segment_frames)
+    if len(joins) < 2:
+        return dataclasses.replace(video, no_joins="no join inside: the video is one segment")
     return dataclasses.replace(video, joins=tuple(sorted(joins)))
 
 

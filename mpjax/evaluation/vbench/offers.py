@@ -119,8 +119,8 @@ def _long(offer: Offer) -> Offer:
 
 VBENCH: tuple[Offer, ...] = (
     *SHORT,
-    Offer(name="i2v_subject", make=_i2v_subject, files=(DINO,)),
-    Offer(name="i2v_background", make=_i2v_background, files=(DINO, *DREAMSIM)),
+    Offer(name="i2v_subject", make=_i2v_subject, files=(DINO,), flag="--images"),
+    Offer(name="i2v_background", make=_i2v_background, files=(DINO, *DREAMSIM), flag="--images"),
     *map(_long, SHORT),
     Offer(
         name="long_subject_consistency_slow_fast",

@@ -132,6 +132,8 @@ def test_what_cannot_be_compared(folders, tmp_path):
     twice = evaluated(tmp_path, "twice", [score("p/a.mp4", "m", 1.0), score("q/a.mp4", "m", 1.0)])
     with pytest.raises(InputError, match="two videos are called a"):
         read_systems([twice])
+    with pytest.raises(InputError, match=r"scores\.json is a file: give the folder that it lies in"):
+        read_systems([folders[0] / "scores.json"])
     assert main(["report", str(tmp_path / "none"), f"--out={tmp_path / 'out'}"]) == 2
     with pytest.raises(InputError, match="--strips -1"):
         write_comparison(folders, tmp_path / "out", strips=-1)

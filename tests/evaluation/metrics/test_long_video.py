@@ -46,10 +46,17 @@ def write_720p(path, seconds):
 @pytest.mark.parametrize(("seconds", "limit"), [(6, 600), pytest.param(600, 1500, marks=pytest.mark.slow)])
 def test_memory_of_all_metrics_without_a_network(tmp_path, seconds, limit):
     write_720p(tmp_path / "long.mp4", seconds)
-    command = [sys.executable, "-c", EVALUATE, tmp_path / "long.mp4", f"--out={tmp_path}", "--segment-frames=33"]
+    command = [
+        sys.executable,
+        "-c",
+        EVALUATE,
+        tmp_path / "long.mp4",
+        f"--out={tmp_path / 'out'}",
+        "--segment-frames=33",
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"long.mp4: {seconds * FPS} frames, {seconds}.0 s" in said
-    found = scores(tmp_path)
+    found = scores(tmp_path / "out")
     assert len(found) == 13 and all(score["value"] is not None for score in found.values()), found
     assert len(found["temporal_flickering"]["values"]) == seconds * FPS - 1
     megabytes = int(re.search(r"peak (\d+)", said)[1]) / 1024

@@ -53,5 +53,5 @@ def test_a_click_is_a_vote_that_the_ratings_read(tmp_path):
         assert all(row["rater"] == "Ann & Bob" and row["seconds"] > 0 for row in rows)
         write_standings([votes], tmp_path / "study.key.json", tmp_path / "elo")
         page.goto((tmp_path / "elo" / "elo.html").as_uri())
-        assert "3 votes of 1 raters, 1 of them ties" in page.inner_text("body")
+        assert "3 votes of 1 rater; ties: 1" in page.inner_text("body")
         assert page.inner_text("table tr:nth-child(2) td:nth-child(2)") == "bright"
