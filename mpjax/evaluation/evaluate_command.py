@@ -53,8 +53,9 @@ def evaluate(args: argparse.Namespace, say: Say = print) -> None:
     check_folder(args.out)
     paths = find_videos(args.videos)
     images = {path: find_image(path, args.images) if args.images else None for path in paths}
+    flags = {"--images": args.images, "--segment-frames": args.segment_frames}
+    given = {flag for flag, value in flags.items() if value is not None}
     # Before the videos, which are decoded to their end: a missing file is said at once.
-    given = {flag for flag, value in (("--images", args.images), ("--segment-frames", args.segment_frames)) if value}
     metrics, left_out = choose(OFFERS, args.metrics, args.weights, given)
     names = {metric.name for metric in metrics}
     kept = KeptScores(
@@ -96,7 +97,7 @@ def _each(paths: Sequence[Path], read: Callable[[Path], T]) -> dict[Path, T]:
         except InputError as error:
             wrong.append(str(error))
     if wrong:
-        raise InputError("\n".join(wrong))
+        raise InputError("\n".join(dict.fromkeys(wrong)))
     return found
 
 

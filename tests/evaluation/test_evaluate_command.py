@@ -70,6 +70,7 @@ def test_all_without_weights_measures_what_needs_none_and_names_the_rest(clip, t
         (["--out=README.md"], "is a file"),
         (["nothing.mp4"], "nothing.mp4: no such file"),
         (["--metrics=exposure,seam_jump"], "seam_jump needs --segment-frames: give --segment-frames"),
+        (["--metrics=seam_jump", "--segment-frames=0"], "--segment-frames 0: give the frames"),
         (["--metrics=i2v_subject"], "--images: put it into the folder of --weights, and give --images"),
     ],
 )
