@@ -55,7 +55,7 @@ def test_a_shard_that_is_missing_or_cut_off_is_named(whole, tmp_path, capsys, sp
 
 def test_a_damaged_record_is_named_when_it_is_read(whole, tmp_path):
     path = shutil.copytree(whole, tmp_path / "data")
-    first, last = shards_of(path, "train")
+    _, last = shards_of(path, "train")
     data = last.read_bytes()
     last.write_bytes(data[:1000] + b"\xff" * 300 + data[1300:])
     source, count = open_dataset(path).source("train"), len(open_dataset(path).index["train"].ids)
