@@ -66,6 +66,11 @@ def encode_folder(
     Raises:
         InputError: as `encode_videos`.
     """
+    if input_dir.is_file():
+        raise InputError(
+            f"{input_dir}: `encode` takes a folder of videos, or a clips.jsonl: write one from this file with "
+            "`python -m mpjax data scan`"
+        )
     if not fps > 0 or min(height, width) < 1:
         raise InputError(f"fps={fps}, height={height}, width={width}: all three must be positive")
     if encoder.segment_frames < 1:

@@ -335,6 +335,13 @@ def test_no_usable_video_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
+def test_a_list_without_clips_leaves_nothing(tmp_path):
+    (tmp_path / "left_out.jsonl").touch()
+    with pytest.raises(InputError, match=r"left_out\.jsonl: no clips are listed; give a clips\.jsonl"):
+        encode_list(tmp_path / "left_out.jsonl", tmp_path / "out", **LISTED, **SILENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["left_out.jsonl"]
+
+
 def test_clip_that_fails_late_leaves_nothing_behind(tmp_path, monkeypatch):
     def read(media, **options):
         yield from moving(7, 16, 24)

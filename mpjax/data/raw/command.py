@@ -10,7 +10,7 @@ from typing import Any
 
 from mpjax.data.raw.clip import CLIPS_FILE, Clip, write_clips
 from mpjax.data.raw.contact_sheet import ContactSheet
-from mpjax.data.raw.entries import Entry, read_entries
+from mpjax.data.raw.entries import Entry, no_table, read_entries
 from mpjax.data.raw.filters import Filters
 from mpjax.data.raw.geometry import Geometry
 from mpjax.data.raw.inspection import inspect_clips, inspect_entries
@@ -145,6 +145,8 @@ def inspect_raw(place: Path, *, videos: Path | None, geometry: Geometry, page: P
     """
     listed = place / CLIPS_FILE if (place / CLIPS_FILE).is_file() else place
     if listed.name == CLIPS_FILE:
+        if videos is not None:
+            raise no_table(videos, listed)
         found = inspect_clips(listed)
     else:
         found = inspect_entries(str(place), read_entries(place, videos), geometry)

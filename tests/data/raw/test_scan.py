@@ -356,6 +356,8 @@ def test_the_command_line(odd, tmp_path, capsys):
     assert clips and {(c.fps, c.bucket, (c.frames - 1) / c.segments) for c in clips} == {(12.0, (48, 64), 12.0)}
     assert main(["data", "inspect", str(tmp_path / "out")]) == 0
     assert f"{len(clips)} items" in capsys.readouterr().out
+    assert main(["data", "inspect", str(tmp_path / "out"), f"--videos={odd}"]) == 2
+    assert "is none: leave it out" in capsys.readouterr().err
     # Raw material in clips of the default, and of the same config.
     for config_flag, bucket in (([], "480 × 832"), (flags[:1], "48 × 64")):
         assert main(["data", "inspect", str(odd), *config_flag]) == 0
