@@ -28,14 +28,13 @@ from mpjax.data import beam
 from mpjax.data.assembly import assemble, assign_splits, dump
 from mpjax.data.clip_encoding import ENCODER_VERSION, ClipEncoder, cut
 from mpjax.data.clip_sources import find_sources
+from mpjax.data.encode_report import REPORT_FILE, none_usable, report
 from mpjax.data.folder_clips import Video, find_clips
 from mpjax.data.latents import DATASET_FILE, read_description
 from mpjax.data.raw.clip import Clip, read_clips
 from mpjax.data.work_folder import work_folder, work_path
 from mpjax.errors import InputError
 from mpjax.progress import Progress, counted
-
-REPORT_FILE = "encode_report.json"
 
 Say = Callable[[str], None]
 
@@ -227,7 +226,7 @@ def encode_videos(
             for folder in (partial / "cache" / "failures", partial / "cache"):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
-            raise InputError(f"{origin}: {_none_usable(videos)}")
+            raise InputError(f"{origin}: {none_usable(videos)}")
         used = sum(bool(video.clips) for video in videos)
         captioned = sum(bool(clip.caption) for clip in clips)
         what = f"{counted(len(clips), 'clip')} of {counted(used, 'video')}, {captioned} with captions"
@@ -236,22 +235,9 @@ def encode_videos(
             partial / "build", partial / "cache", encoder, settings, clips, beam_options=beam_options
         )
         sides = assign_splits([clip.source_hash for clip in clips], validation_fraction, seed)
-        report = {
-            "videos": [_report_entry(video, sides) for video in videos],
-            "used": used,
-            "seconds": round(sum(clip.frames / clip.fps for clip in clips), 3),
-        }
-        (finished / REPORT_FILE).write_text(dump(report))
+        (finished / REPORT_FILE).write_text(dump(report(videos, sides)))
         finished.replace(output_dir)
     return description
-
-
-def _none_usable(videos: Sequence[Video]) -> str:
-    """Why there is nothing to encode."""
-    if not videos:
-        return "no clips are listed; give a clips.jsonl of `data scan` that has some"
-    first = "; ".join(f"{video.name}: {video.reason}" for video in videos[:3])
-    return f"not one of {counted(len(videos), 'video')} can be used ({first}); add videos"
 
 
 def _without_duplicates(videos: Iterable[Video], segment_pixels: int, max_segments: int) -> list[Video]:
@@ -329,15 +315,3 @@ def _finished(output_dir: Path, settings: dict[str, Any], progress: Say) -> dict
     shutil.rmtree(work_path(output_dir), ignore_errors=True)  # a kill came between the two last steps
     progress(f"{output_dir}: finished already")
     return description
-
-
-def _report_entry(video: Video, sides: dict[str, str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"file": video.name, "used": bool(video.clips)}
-    if not video.clips:
-        return entry | {"reason": video.reason}
-    entry |= {
-        "split": sides[video.clips[0].source_hash],
-        "clips": len(video.clips),
-        "seconds": round(sum(clip.frames / clip.fps for clip in video.clips), 3),
-    }
-    return entry | ({"note": video.note} if video.note else {})

@@ -5,10 +5,12 @@ import pytest
 
 from mpjax import codecs
 from mpjax.__main__ import main
-from mpjax.data import assembly
+from mpjax.data import assembly, clip_batches
+from mpjax.data.clip_batches import Weighted
 from mpjax.data.clip_encoding import ClipEncoder
 from mpjax.data.clips import encode_folder
 from mpjax.data.latents import open_dataset
+from mpjax.data.pipeline import read_from
 from mpjax.data.shards import Shards
 from mpjax.errors import InputError
 from tests.data.media import moving, write_video
@@ -87,3 +89,24 @@ def test_an_index_of_other_shards(whole, tmp_path):
     (path / "index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match=r"index.json is not that of these shards: copy it again"):
         open_dataset(path).source("train")
+
+
+def test_training_ends_in_the_same_sentence(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "data")
+    shard = shards_of(path, "train")[-1]
+    data = shard.read_bytes()
+    shard.write_bytes(data[:1000] + b"\xff" * 300 + data[1300:])
+    dataset = open_dataset(path)
+    batches = clip_batches.batches(
+        [Weighted(dataset=dataset, weight=1.0)],
+        split="train",
+        segments_at=lambda step: 1,
+        batch_size=2,
+        segments=2,
+        seed=0,
+        codec=dataset.codec,
+        prompt_bytes=16,
+    )
+    with pytest.raises(InputError, match=rf"{shard.name}: record \d+ of the split is damaged"):
+        for _, _ in zip(range(9), read_from(batches, 0), strict=False):
+            pass
