@@ -18,6 +18,17 @@ def _steps(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def _seconds(text: str) -> float:
+    """The value of --deadline."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds above 0")
+    return seconds
+
+
 def _shift(text: str) -> float | str:
     """The value of --shift, as `generation.sampling.SamplingRequest` takes it."""
     try:
@@ -83,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--output", type=Path, required=True, help="folder for clips.jsonl, left_out.jsonl and scan.html")
     verb.add_argument("--config", required=True, help=f"config file; {fields} --config.data.filters.most_shots=1")
     verb.add_argument(
-        "--deadline", type=float, default=600.0, help="seconds that decoding one entry may take (default: 600)"
+        "--deadline", type=_seconds, default=600.0, help="seconds that decoding one entry may take (default: 600)"
     )
 
     verb = add_data("inspect", verbs.inspect, "Counts, hours, buckets, segments, captions and frames of a place.")
@@ -306,16 +317,17 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb; bad input prints a sentence and returns 2, a lost host 75, a stop 130 (Ctrl-C) or 143 (SIGTERM)."""
     args, rest = parser().parse_known_args(arguments)
+    verb = f"{args.verb} {args.data_verb}" if args.verb == "data" else args.verb
     log = logging.getLogger("mpjax")
     log.setLevel(logging.INFO)
     log.handlers = [logging.StreamHandler()]  # to stderr: what was chosen for this machine
     try:
         args.run_verb(args, rest)
     except (InputError, LostProcess) as error:
-        print(f"mpjax {args.verb}: {error}", file=sys.stderr)
+        print(f"mpjax {verb}: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt as stop:
-        print(f"mpjax {args.verb}: stopped", file=sys.stderr)
+        print(f"mpjax {verb}: stopped", file=sys.stderr)
         return getattr(stop, "status", 130)  # that of `stopping.Stopped`
     return 0
 

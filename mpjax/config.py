@@ -47,6 +47,11 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise InputError(
+                "it has no get_config: write a function of this name that returns an ml_collections.ConfigDict, as in "
+                "configs/recall_tiny.py"
+            )
         config = module.get_config(argument) if argument else module.get_config()
     except InputError as error:
         raise InputError(f"{file}: {error}") from error

@@ -123,6 +123,7 @@ class ClipsData:
             raise InputError(f"validation_fraction is {self.validation_fraction}: it must lie in [0, 1)")
         factors = (HunyuanVaeCodec.time_factor, HunyuanVaeCodec.space_factor)
         if self.vae and (self.time_factor, self.space_factor) != factors:
+            self._check_vae()
             raise InputError(
                 f"vae has latents of time_factor {factors[0]} and space_factor {factors[1]}: set both fields so"
             )
@@ -154,10 +155,18 @@ class ClipsData:
         if not self.vae:
             fields = {"time_factor": self.time_factor, "space_factor": self.space_factor, "channels": self.channels}
             return codecs.create("dct", **fields)
+        if not Path(self.vae).exists():
+            raise InputError(
+                f"data.vae is {self.vae}: no such folder; give that of the autoencoder's config and weights"
+            )
         codec = codecs.create("hunyuan_vae", weights=str(Path(self.vae).absolute()), spatial_tiles=self.vae_tiles)
         if codec.channels != self.channels:
             raise InputError(f"data.channels is {self.channels}, but the autoencoder has {codec.channels}: set it so")
         return codec
+
+    def _check_vae(self) -> None:
+        if not Path(self.vae).exists():
+            raise InputError(f"data.vae is {self.vae}: no such folder; give that of the autoencoder's weights")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,3 +40,8 @@ class ByteProgress:
         """Reports a piece."""
         self._done += count
         self._progress.update(self._total if self._done >= self._bytes else self._done // 1_000_000, "MB")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 clip`, `2 clips`; `plural` where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

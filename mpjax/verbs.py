@@ -96,6 +96,7 @@ def inspect(args: argparse.Namespace, overrides: list[str]) -> None:
     from mpjax.data.inspect_dataset import inspect_dataset
     from mpjax.data.latents import DATASET_FILE
     from mpjax.data.raw.command import inspect_raw
+    from mpjax.data.raw.entries import no_table
     from mpjax.data.raw.geometry import Geometry
 
     if args.config is None:
@@ -106,6 +107,8 @@ def inspect(args: argparse.Namespace, overrides: list[str]) -> None:
             raise InputError(f"{args.html} is a folder: give --html a file in it")
     geometry = Geometry() if args.config is None else _clips_of(args.config, overrides)[1]
     if (args.path / DATASET_FILE).is_file():
+        if args.videos is not None:
+            raise no_table(args.videos, args.path)
         print(inspect_dataset(args.path).write(args.html))
         return
     print(inspect_raw(args.path, videos=args.videos, geometry=geometry, page=args.html))

@@ -12,6 +12,8 @@ from mpjax.__main__ import main
 from mpjax.stopping import stop_request
 
 SMOKE = f"{config.find('recall_tiny.py')}:smoke"
+CLIPS = f"--config={config.find('clips_tiny.py')}"
+LATE = ["data", "scan", "--input=x", "--output=y", CLIPS, "--deadline=-3"]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,9 @@ SMOKE = f"{config.find('recall_tiny.py')}:smoke"
         (["data", "scan", f"--config={SMOKE}", "--input=x", "--output=y"], "give a config with kind='clips'"),
         (["data", "inspect", "nothing"], "nothing: no such file or folder"),
         (["data", "inspect", "nothing", "--config.seed=1"], "is no flag of this command"),
+        (["data", "inspect", __file__.replace("test_cli.py", ""), "--videos=."], "is none: leave it out"),
+        (["encode", CLIPS, f"--input={__file__}"], "write one from this file with `python -m mpjax data scan`"),
+        (["encode", CLIPS, "--input=x", "--config.data.vae=/nope"], "data.vae is /nope: no such folder"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(arguments, said, tmp_path, capsys):
@@ -35,11 +40,12 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, said, tmp_path, capsy
     extra = [f"--run={run}"] if arguments[0] == "train" else []
     assert main([*arguments, *extra]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(f"mpjax {arguments[0]}: ") and said in printed.err
+    verb = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    assert printed.err.startswith(f"mpjax {verb}: ") and said in printed.err
     assert printed.err.count("\n") == 1 and printed.out == "" and not run.exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["train", "--conf=x", "--run=y"]])
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["train", "--conf=x", "--run=y"], LATE])
 def test_wrong_usage_is_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -273,7 +273,7 @@ def test_fields_of_clips_are_checked(override, said):
     [
         ("def get_config(:", "invalid syntax"),
         ("import no_such_module", "No module named"),
-        ("x = 1", "get_config"),
+        ("x = 1", "it has no get_config: write a function of this name"),
         ("def get_config(): raise ValueError('not\\n like this')", "not like this"),
         ("def get_config(): return 5", r"returned int; it must return an ml_collections\.ConfigDict"),
         ("def get_config(): return undefined", "undefined"),

@@ -34,9 +34,10 @@ class Source:
 def find_sources(folder: Path) -> list[Source]:
     """All files under `folder` with a video's suffix, sorted by name.
 
-    A caption comes from `manifest.jsonl` in the folder, one JSON object `{"file": name, "caption": text}` a line (other
-    keys are ignored), or else from a text file beside the video with its name and the suffix `.txt`, or is empty.
-    Names that start with a dot are left out. Files of any suffix that the manifest names are listed too, found or not.
+    A caption comes from `manifest.jsonl` in the folder, one JSON object `{"file": name, "caption": text}` a line (both
+    are needed, other keys are ignored), or else from a text file beside the video with its name and the suffix `.txt`,
+    or is empty. Names that start with a dot are left out. Files of any suffix that the manifest names are listed too,
+    found or not.
 
     Raises:
         InputError: no such folder, no video in it, or a manifest that cannot be read.
@@ -89,8 +90,10 @@ def _read_manifest(path: Path) -> dict[str, str]:
             continue
         try:
             entry = json.loads(line)
-            name, caption = PurePosixPath(entry["file"]), str(entry.get("caption", ""))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            name, caption = PurePosixPath(entry["file"]), entry["caption"]
+            if not isinstance(caption, str):
+                raise TypeError(caption)
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f'{path}: line {number} is no JSON object like {{"file": "a.mp4", "caption": "..."}}; correct that line'
             ) from error

@@ -28,13 +28,13 @@ from mpjax.data import beam
 from mpjax.data.assembly import assemble, assign_splits, dump
 from mpjax.data.clip_encoding import ENCODER_VERSION, ClipEncoder, cut
 from mpjax.data.clip_sources import find_sources
+from mpjax.data.encode_report import REPORT_FILE, none_usable, report
 from mpjax.data.folder_clips import Video, find_clips
 from mpjax.data.latents import DATASET_FILE, read_description
 from mpjax.data.raw.clip import Clip, read_clips
+from mpjax.data.work_folder import work_folder, work_path
 from mpjax.errors import InputError
-from mpjax.progress import Progress
-
-REPORT_FILE = "encode_report.json"
+from mpjax.progress import Progress, counted
 
 Say = Callable[[str], None]
 
@@ -65,6 +65,11 @@ def encode_folder(
     Raises:
         InputError: as `encode_videos`.
     """
+    if input_dir.is_file():
+        raise InputError(
+            f"{input_dir}: `encode` takes a folder of videos, or a clips.jsonl: write one from this file with "
+            "`python -m mpjax data scan`"
+        )
     if not fps > 0 or min(height, width) < 1:
         raise InputError(f"fps={fps}, height={height}, width={width}: all three must be positive")
     if encoder.segment_frames < 1:
@@ -183,8 +188,8 @@ def encode_videos(
 
     Raises:
         InputError: settings that do not fit, encoders that cannot be run, no usable video (nothing is left behind
-            then), or an `output_dir` that holds anything else. A single unusable video is only reported, in
-            `encode_report.json` and to `progress`.
+            then), or an `output_dir` that holds anything else or that another run is writing. A single unusable video
+            is only reported, in `encode_report.json` and to `progress`.
     """
     for name, value in (("segment_frames", encoder.segment_frames), ("max_segments", max_segments)):
         if value < 1:
@@ -203,41 +208,35 @@ def encode_videos(
         "seed": seed,
         "inputs": hashlib.sha256(dump(inputs).encode()).hexdigest(),
     }
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        description = _finished_already(output_dir, settings)
-        shutil.rmtree(partial, ignore_errors=True)  # a kill came between the two last steps
-        progress(f"{output_dir}: finished already")
+    if (description := _finished(output_dir, settings, progress)) is not None:
         return description
     if encoder.encoders is not None:
         encoder.encoders.check()
-
-    videos = _without_duplicates(find(partial, progress), encoder.segment_pixels, max_segments)
-    clips = [clip for video in videos for clip in video.clips]
-    reasons = _encode(clips, encoder, partial / "cache", beam_options, progress)
-    videos = [_without(video, reasons) for video in videos]
-    clips = [clip for video in videos for clip in video.clips]
-    if not clips:
-        # What is left is nothing, or the cache of a run with other settings.
-        shutil.rmtree(partial / "videos", ignore_errors=True)
-        for folder in (partial / "cache" / "failures", partial / "cache", partial):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        first = "; ".join(f"{video.name}: {video.reason}" for video in videos[:3])
-        raise InputError(f"{origin}: not one of {len(videos)} videos can be used ({first}); add videos")
-    progress(f"writing {len(clips)} clips of {sum(bool(v.clips) for v in videos)} videos to {output_dir}")
-    finished, description = assemble(
-        partial / "build", partial / "cache", encoder, settings, clips, beam_options=beam_options
-    )
-    sides = assign_splits([clip.source_hash for clip in clips], validation_fraction, seed)
-    report = {
-        "videos": [_report_entry(video, sides) for video in videos],
-        "used": sum(bool(video.clips) for video in videos),
-        "seconds": round(sum(clip.frames / clip.fps for clip in clips), 3),
-    }
-    (finished / REPORT_FILE).write_text(dump(report))
-    finished.replace(output_dir)
-    shutil.rmtree(partial)
+    with work_folder(output_dir, settings, progress) as partial:
+        if (description := _finished(output_dir, settings, progress)) is not None:  # by another run, meanwhile
+            return description
+        videos = _without_duplicates(find(partial, progress), encoder.segment_pixels, max_segments)
+        clips = [clip for video in videos for clip in video.clips]
+        reasons = _encode(clips, encoder, partial / "cache", beam_options, progress)
+        videos = [_without(video, reasons) for video in videos]
+        clips = [clip for video in videos for clip in video.clips]
+        if not clips:
+            # What is left is nothing, or the cache of other videos.
+            shutil.rmtree(partial / "videos", ignore_errors=True)
+            for folder in (partial / "cache" / "failures", partial / "cache"):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise InputError(f"{origin}: {none_usable(videos)}")
+        used = sum(bool(video.clips) for video in videos)
+        captioned = sum(bool(clip.caption) for clip in clips)
+        what = f"{counted(len(clips), 'clip')} of {counted(used, 'video')}, {captioned} with captions"
+        progress(f"writing {what}, to {output_dir}")
+        finished, description = assemble(
+            partial / "build", partial / "cache", encoder, settings, clips, beam_options=beam_options
+        )
+        sides = assign_splits([clip.source_hash for clip in clips], validation_fraction, seed)
+        (finished / REPORT_FILE).write_text(dump(report(videos, sides)))
+        finished.replace(output_dir)
     return description
 
 
@@ -260,7 +259,7 @@ def _without_duplicates(videos: Iterable[Video], segment_pixels: int, max_segmen
         elif repeated:
             first = repeated[0]
             where = f"{first.start:.3f} to {first.end:.3f} s, same content as {known[first.id]}"
-            note = _joined(note, f"{len(repeated)} clips left out, first: {where}")
+            note = _joined(note, f"{counted(len(repeated), 'clip')} left out, first: {where}")
         result.append(Video(name=video.name, clips=tuple(fresh), reason=reason, note=note))
     return result
 
@@ -297,11 +296,14 @@ def _without(video: Video, reasons: dict[str, str]) -> Video:
         return video
     if not kept:
         return Video(name=video.name, reason=lost[0])
-    note = _joined(video.note, f"{len(lost)} clips could not be encoded, first: {lost[0]}")
+    note = _joined(video.note, f"{counted(len(lost), 'clip')} could not be encoded, first: {lost[0]}")
     return Video(name=video.name, clips=kept, note=note)
 
 
-def _finished_already(output_dir: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _finished(output_dir: Path, settings: dict[str, Any], progress: Say) -> dict[str, Any] | None:
+    """The description of the finished dataset of these settings; None where there is nothing yet."""
+    if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
+        return None
     if not (output_dir / DATASET_FILE).is_file():
         raise InputError(f"{output_dir}: exists already and is no dataset; choose another output directory")
     description = read_description(output_dir)
@@ -310,16 +312,6 @@ def _finished_already(output_dir: Path, settings: dict[str, Any]) -> dict[str, A
         if before != value:
             what = "other input files or captions" if key == "inputs" else f"{key}={before} (asked for: {value})"
             raise InputError(f"{output_dir}: already holds a dataset made with {what}; choose another output directory")
+    shutil.rmtree(work_path(output_dir), ignore_errors=True)  # a kill came between the two last steps
+    progress(f"{output_dir}: finished already")
     return description
-
-
-def _report_entry(video: Video, sides: dict[str, str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"file": video.name, "used": bool(video.clips)}
-    if not video.clips:
-        return entry | {"reason": video.reason}
-    entry |= {
-        "split": sides[video.clips[0].source_hash],
-        "clips": len(video.clips),
-        "seconds": round(sum(clip.frames / clip.fps for clip in video.clips), 3),
-    }
-    return entry | ({"note": video.note} if video.note else {})

@@ -26,6 +26,7 @@ from mpjax import codecs
 from mpjax.conditioning.cache import Arrays
 from mpjax.data.array_records import quiet
 from mpjax.data.records import TEXTS
+from mpjax.data.shards import REMEDY, Shards
 from mpjax.errors import InputError
 
 DATASET_FILE = "dataset.json"
@@ -97,12 +98,23 @@ class LatentDataset:
         """Random access to the records of a split.
 
         Raises:
-            InputError: the dataset has no such split.
+            InputError: the dataset has no such split, or a file of it is missing or damaged.
         """
         if split not in self.index:
             raise InputError(f"{self.path}: no split {split!r}; it has {', '.join(self.index)}")
         with quiet():
-            return LatentSource(tfds.builder_from_directory(self.path).as_data_source(split=split))
+            try:
+                builder = tfds.builder_from_directory(self.path)
+                info = builder.info.splits[split]
+            except Exception as error:  # of TFDS, protobuf, json and the file system
+                raise InputError(
+                    f"{self.path}: dataset_info.json or features.json is missing or damaged: {REMEDY}"
+                ) from error
+            shards = Shards(paths=[Path(path) for path in info.filepaths], lengths=info.shard_lengths)
+            shards.check()
+            if sum(shards.lengths) != len(self.index[split]):
+                raise InputError(f"{self.path}: {INDEX_FILE} is not that of these shards: {REMEDY}")
+            return LatentSource(builder.as_data_source(split=split), shards)
 
     def empty_prompt(self) -> Arrays:
         """The embeddings `text` `[n, d]` and `pooled` `[d]` of the empty prompt, bfloat16.
@@ -122,17 +134,22 @@ class LatentSource:
     """Records by index: `len(source)` and `source[i]`, from any number of threads.
 
     A record is a dict as `records.features` describes it: texts are str, `scores` a dict, `fps` a float, sizes int,
-    arrays bfloat16.
+    arrays bfloat16. A damaged record raises `InputError`, which names its file.
     """
 
-    def __init__(self, records: Any):
-        self._records = records
+    def __init__(self, records: Any, shards: Shards):
+        """`records` is TFDS's source, `shards` the files that it reads."""
+        self._records, self._shards = records, shards
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = dict(self._records[int(index)])
+        try:
+            record = dict(self._records[int(index)])
+        except RuntimeError as error:  # a hash does not match
+            path = self._shards.holding(int(index))
+            raise InputError(f"{path}: record {int(index)} of the split is damaged: {REMEDY}") from error
         for name in TEXTS:
             record[name] = bytes(record[name]).decode("utf-8")
         for name in ("height", "width", "segments"):

@@ -17,7 +17,7 @@ def test_names_captions_and_order(tmp_path):
     (tmp_path / "deep" / "c.txt").write_bytes(b"caf\xe9")
     lines = [
         {"file": "b.MP4", "caption": "a café", "fps": 3},
-        {"file": "gone.mp4"},
+        {"file": "gone.mp4", "caption": ""},
         {"file": "odd.bin", "caption": "o"},
     ]
     (tmp_path / "manifest.jsonl").write_text("\n\n".join(map(json.dumps, lines)) + "\n")
@@ -48,12 +48,14 @@ def test_names_that_are_no_unicode_become_text(tmp_path):
         ("{", "line 2 is no JSON object"),
         ("[]", "line 2 is no JSON object"),
         ('{"caption": "x"}', "line 2 is no JSON object"),
-        ('{"file": "../a.mp4"}', "outside the folder"),
-        ('{"file": "/a.mp4"}', "outside the folder"),
+        ('{"file": "b.mp4", "text": "x"}', "line 2 is no JSON object"),
+        ('{"file": "b.mp4", "caption": 5}', "line 2 is no JSON object"),
+        ('{"file": "../a.mp4", "caption": ""}', "outside the folder"),
+        ('{"file": "/a.mp4", "caption": ""}', "outside the folder"),
     ],
 )
 def test_bad_manifests(tmp_path, line, message):
-    (tmp_path / "manifest.jsonl").write_text('{"file": "a.mp4"}\n' + line)
+    (tmp_path / "manifest.jsonl").write_text('{"file": "a.mp4", "caption": ""}\n' + line)
     with pytest.raises(InputError, match=message):
         find_sources(tmp_path)
 

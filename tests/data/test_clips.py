@@ -276,7 +276,7 @@ def test_a_range_is_dropped_only_where_it_is_the_same(folder, tmp_path):
         ("b.mp4", 2, ""),
     ]
     entries = json.loads((tmp_path / "out" / "encode_report.json").read_text())["videos"]
-    note = "1 clips left out, first: 0.000 to 0.417 s, same content as a.mp4"
+    note = "1 clip left out, first: 0.000 to 0.417 s, same content as a.mp4"
     assert [(entry["clips"], entry["note"]) for entry in entries] == [(1, note), (3, note)]
 
 
@@ -315,7 +315,7 @@ def test_scores_go_into_the_record_and_what_a_filter_left_out_stays_out(folder, 
     assert record["scores"] == {"motion": 0.5} and record["caption"] == "x"
     report = json.loads((tmp_path / "out" / "encode_report.json").read_text())["videos"]
     assert report[1] == {"file": "b.mp4", "used": False, "reason": "still"}
-    assert "1 clips could not be encoded, first: " in report[0]["note"]
+    assert "1 clip could not be encoded, first: " in report[0]["note"]
     for change, message in (
         ({"fps": 6.0}, "has fps 6.0, but data.fps is 12"),
         ({"bucket": (18, 24)}, "multiples of 4"),
@@ -335,6 +335,13 @@ def test_no_usable_video_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
+def test_a_list_without_clips_leaves_nothing(tmp_path):
+    (tmp_path / "left_out.jsonl").touch()
+    with pytest.raises(InputError, match=r"left_out\.jsonl: no clips are listed; give a clips\.jsonl"):
+        encode_list(tmp_path / "left_out.jsonl", tmp_path / "out", **LISTED, **SILENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["left_out.jsonl"]
+
+
 def test_clip_that_fails_late_leaves_nothing_behind(tmp_path, monkeypatch):
     def read(media, **options):
         yield from moving(7, 16, 24)
@@ -346,6 +353,19 @@ def test_clip_that_fails_late_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="took longer"):
         encode_folder(tmp_path / "in", tmp_path / "out", **SETTINGS, **SILENT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_two_runs_into_one_folder_and_an_interrupted_one_of_other_settings(folder, tmp_path):
+    def second(line):
+        with pytest.raises(InputError, match=r"another run is writing .*out: wait for it"):
+            encode_folder(folder, tmp_path / "out", **SETTINGS, **SILENT)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_folder(folder, tmp_path / "out", **SETTINGS, progress=second)
+    assert (tmp_path / "out.partial" / "videos").is_dir()
+    with pytest.raises(InputError, match=r"out\.partial: an interrupted run with other fps left this"):
+        encode_folder(folder, tmp_path / "out", **SETTINGS | {"fps": 6}, **SILENT)
 
 
 @pytest.mark.parametrize(
@@ -369,6 +389,7 @@ def test_progress_names_what_is_skipped(folder, tmp_path):
     encode_folder(folder, tmp_path / "out", **SETTINGS, progress=lines.append)
     assert "[6/8] empty.mp4: skipped: empty file; copy it again or leave it out" in lines[:8]
     assert any(line.startswith("7/7  ") for line in lines)
+    assert lines[-1] == f"writing 7 clips of 4 videos, 2 with captions, to {tmp_path / 'out'}"
 
 
 def test_splits():

@@ -33,3 +33,5 @@ def test_counts_captions_and_decoded_frames(tmp_path, capsys):
     text, page = capsys.readouterr().out, (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "3 videos, 4 items" in text and "waves <é>" in text
     assert "waves &lt;é&gt;" in page and page.count("<img") == 4
+    assert main(["data", "inspect", str(tmp_path / "data"), f"--videos={videos}"]) == 2
+    assert "is none: leave it out" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from mpjax.data.raw.filters import SCORES
 from mpjax.data.raw.page import figure, page, scores_line, table
 from mpjax.data.raw.scan import Scanned
 from mpjax.markup import section
+from mpjax.progress import counted
 from mpjax.whole_files import write_file
 
 # Of each group: a page with all of 16,000 clips opens in no browser.
@@ -51,8 +52,9 @@ class ContactSheet:
         """One line for the terminal."""
         left = sum(self._reasons.values()) - self._kept
         return (
-            f"{self._kept} clips ({self._kept_seconds / 3600:.2f} h) kept, {left} left out, of {self._entries} entries "
-            f"({self._seconds / 3600:.2f} h); {self._bad} entries cannot be used"
+            f"{counted(self._kept, 'clip')} ({self._kept_seconds / 3600:.2f} h) kept, {left} left out, "
+            f"of {counted(self._entries, 'entry', 'entries')} ({self._seconds / 3600:.2f} h), "
+            f"{self._bad} of which cannot be used"
         )
 
     def write(self, path: Path) -> None:

@@ -24,6 +24,8 @@ from mpjax.errors import InputError
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 # Sekai's longest descriptions are above the csv module's 128 KiB.
 LONGEST_FIELD = 1 << 24
+# Bytes in which a binary file shows.
+BEGINNING = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +58,18 @@ def read_entries(path: Path, videos: Path | None = None) -> Iterator[Entry]:
         videos: folder that paths of a table are relative to; None: the table's own.
 
     Raises:
-        InputError: nothing of the kind, or a table of no known layout.
+        InputError: nothing of the kind, a table of no known layout, or a folder `videos` without a table, or that is
+            not there.
     """
+    suffix = path.suffix.lower()
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"{path}: no such file or folder; check the path")
+    if videos is not None and (path.is_dir() or suffix not in TABLE_SUFFIXES):
+        raise no_table(videos, path)
+    if videos is not None and not videos.is_dir():
+        raise InputError(f"--videos {videos}: no such folder; give the one that the paths of {path} are relative to")
     if path.is_dir():
         return _read_folder(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder; check the path")
-    suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         return _read_table(path, videos or path.parent)
     if suffix == ".tar":
@@ -71,6 +78,11 @@ def read_entries(path: Path, videos: Path | None = None) -> Iterator[Entry]:
         return iter([Entry(media=Media(path=path), name=path.name)])
     known = " ".join((*TABLE_SUFFIXES, ".tar"))
     raise InputError(f"{path}: neither a folder nor a video, and no list of videos; known lists are {known}")
+
+
+def no_table(videos: Path, path: Path) -> InputError:
+    """A folder of videos was given, and what lies at `path` has no paths that are relative to it."""
+    return InputError(f"--videos {videos}: says what a table's paths are relative to, and {path} is none: leave it out")
 
 
 def _read_folder(folder: Path) -> Iterator[Entry]:
@@ -84,7 +96,10 @@ def _read_folder(folder: Path) -> Iterator[Entry]:
 
 
 def _read_table(path: Path, videos: Path) -> Iterator[Entry]:
-    rows = _ROWS[path.suffix.lower()](path)
+    suffix = path.suffix.lower()
+    if suffix != ".parquet":
+        _check_text(path)
+    rows = _ROWS[suffix](path)
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: empty; give a table with a row for each clip")
@@ -98,10 +113,11 @@ def _read_table(path: Path, videos: Path) -> Iterator[Entry]:
         )
     for line, values in itertools.chain([first], rows):
         try:
+            if None in values:  # where the csv module puts them
+                raise ValueError("more values than columns; put text with commas in quotes")
             row = layout.read(values)
         except (ValueError, KeyError, TypeError) as error:
-            reason = f"{path.name}, row {line}: {error}"
-            yield Entry(media=Media(path=path), name=f"{path.name}:{line}", problem=reason)
+            yield Entry(media=Media(path=path), name=f"{path.name}, row {line}", problem=str(error))
             continue
         yield _from_row(row, videos)
 
@@ -124,6 +140,12 @@ def _from_row(row: Row, videos: Path) -> Entry:
         caption=row.caption,
         problem="no such file; check the path",
     )
+
+
+def _check_text(path: Path) -> None:
+    with path.open("rb") as file:
+        if b"\0" in file.read(BEGINNING):
+            raise InputError(f"{path}: no UTF-8 text but a binary file, or UTF-16; export the table again, as UTF-8")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

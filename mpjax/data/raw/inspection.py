@@ -15,6 +15,7 @@ from mpjax.data.raw.page import figure, page, table
 from mpjax.data.video import probe, read_frames
 from mpjax.errors import InputError
 from mpjax.markup import section
+from mpjax.progress import counted
 from mpjax.whole_files import write_file
 
 SAMPLES, THUMBNAILS, THUMBNAIL_HEIGHT = 5, 24, 144
@@ -66,7 +67,9 @@ class Inspection:
 
     def text(self) -> str:
         """For the terminal."""
-        lines = [f"{self.place}: " + ", ".join(f"{value} {name}" for name, value in self._counts())]
+        rest = [f"{value} {name}" for name, value in self._counts()[2:]]
+        counts = [counted(len(self.videos), "video"), counted(self.items, "item"), *rest]
+        lines = [f"{self.place}: {', '.join(counts)}"]
         for title, rows in self._tables():
             lines += ["", title, *(f"  {'  '.join(cells)}" for cells in rows)]
         return "\n".join(lines)

@@ -132,9 +132,28 @@ def test_published_tables(tmp_path, row, places):
 def test_rows_that_tell_no_range(tmp_path):
     rows = [MIRA_V1 | {"timestamp": text} for text in ("", "[]", "['00:01:00.0', '00:00:30.0']")]
     entries = list(read_entries(write_table(tmp_path / "t.csv", rows)))
-    assert [e.problem.partition(":")[0] for e in entries] == [f"t.csv, row {n}" for n in (1, 2, 3)]
+    assert [e.name for e in entries] == [f"t.csv, row {n}" for n in (1, 2, 3)]
+    assert not any("row" in e.problem or "t.csv" in e.problem for e in entries)
     (entry,) = read_entries(write_table(tmp_path / "u.csv", [MIRA_V0 | {"fps": "0"}]))
     assert "fps is 0" in entry.problem
+
+
+def test_a_row_with_more_values_than_columns(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    (tmp_path / "t.csv").write_text("path,caption\na.mp4,a dog, running\na.mp4,a dog\n")
+    bad, good = read_entries(tmp_path / "t.csv")
+    assert (bad.name, bad.caption) == ("t.csv, row 1", "") and bad.problem.startswith("more values than columns")
+    assert (good.caption, good.problem) == ("a dog", "")
+
+
+def test_a_folder_of_videos_needs_a_table(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    (tmp_path / "t.csv").write_text("path\na.mp4\n")
+    with pytest.raises(InputError, match=r"--videos .*nope: no such folder"):
+        read_entries(tmp_path / "t.csv", tmp_path / "nope")
+    for path in (tmp_path, tmp_path / "a.mp4"):
+        with pytest.raises(InputError, match=r"--videos .*is none: leave it out"):
+            read_entries(path, tmp_path)
 
 
 def test_a_field_of_a_megabyte(tmp_path):
@@ -181,6 +200,8 @@ def test_damaged_tars(tmp_path):
     ("name", "text", "message"),
     [
         ("t.csv", "", "t.csv: empty"),
+        ("t.csv", "\n\0\1", "no UTF-8 text"),
+        ("t.jsonl", "\0", "no UTF-8 text"),
         ("t.csv", "name,words\na,b\n", "name, words are of no known layout"),
         ("t.jsonl", '{"path": "a.mp4"}\n{\n', "line 2 is no JSON"),
         ("t.jsonl", "[1]\n", "line 1 is no JSON object"),

@@ -290,6 +290,38 @@ def test_nothing_kept_is_an_error_with_a_page(tmp_path):
         list(read_clips(tmp_path / "b.jsonl"))
 
 
+def test_a_scan_that_kept_nothing_gives_way_to_its_correction(three, tmp_path):
+    table, lines = tmp_path / "t.csv", []
+    table.write_text("path,start\na.mp4,soon\n")
+    options = SETTINGS | {"videos": three, "progress": lines.append}
+    for _ in range(2):
+        with pytest.raises(InputError, match="not one clip is kept"):
+            scan_to_folder(table, tmp_path / "out", **options)
+    table.write_text("path,start\na.mp4,0\n")
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="already holds a scan of other videos"):
+        scan_to_folder(table, tmp_path / "out", **options)
+    (tmp_path / "out" / "mine.txt").unlink()
+    scan_to_folder(table, tmp_path / "out", **options)
+    assert len(list(read_clips(tmp_path / "out" / "clips.jsonl"))) == 1
+    assert lines[-1].startswith("1 clip (0.00 h) kept, 0 left out, of 1 entry (")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "t.csv"]
+
+
+def test_two_scans_into_one_folder(three, tmp_path):
+    def second(line):
+        said.append(line)
+        if (tmp_path / "out").exists():  # the first is about to end
+            return scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=said.append)
+        with pytest.raises(InputError, match="another run is writing"):
+            scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=print)
+
+    said = []
+    scan_to_folder(three, tmp_path / "out", **SETTINGS, progress=second)
+    assert len(said) == 5 and said[-1].endswith("finished already")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
 def test_inspection_of_raw_material(odd):
     text = inspect_raw(odd, videos=None, geometry=GEOMETRY, page=None)
     head = text.splitlines()[0]
@@ -324,6 +356,8 @@ def test_the_command_line(odd, tmp_path, capsys):
     assert clips and {(c.fps, c.bucket, (c.frames - 1) / c.segments) for c in clips} == {(12.0, (48, 64), 12.0)}
     assert main(["data", "inspect", str(tmp_path / "out")]) == 0
     assert f"{len(clips)} items" in capsys.readouterr().out
+    assert main(["data", "inspect", str(tmp_path / "out"), f"--videos={odd}"]) == 2
+    assert "is none: leave it out" in capsys.readouterr().err
     # Raw material in clips of the default, and of the same config.
     for config_flag, bucket in (([], "480 × 832"), (flags[:1], "48 × 64")):
         assert main(["data", "inspect", str(odd), *config_flag]) == 0
