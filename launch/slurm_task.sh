@@ -8,10 +8,12 @@
 set -uo pipefail
 folder="$1"
 shift
+command="" told_to_end=""
+# Slurm may signal this shell alone, and before the command has begun.
+trap 'told_to_end=yes; [[ -z "$command" ]] || kill -TERM "$command"' TERM
 "$@" &
 command=$!
-# Slurm may signal this shell alone.
-trap 'kill -TERM "$command"' TERM
+[[ -z "$told_to_end" ]] || kill -TERM "$command"
 status=0
 wait "$command" || status=$?
 # A trapped signal ends `wait` before the command has ended.

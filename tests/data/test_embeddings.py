@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused(home, overrides, tmp_path):
     with pytest.raises(InputError, match="leave its scale at 1"):
         experiment.load(CONFIG, [*flags, "--config.classifier_free.scale=2.0"])
     with pytest.raises(InputError, match="time_factor 4 and space_factor 8"):
-        experiment.load(CONFIG, [*flags, "--config.data.vae=somewhere"])
+        experiment.load(CONFIG, [*flags, f"--config.data.vae={tmp_path}"])
     with pytest.raises(InputError, match="no finished dataset"):
         open_datasets(experiment.load(CONFIG, flags))
     plain = [flag for flag in flags if "encoders" not in flag]
