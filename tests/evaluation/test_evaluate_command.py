@@ -27,7 +27,7 @@ from mpjax.evaluation.vbench.amt import AMT
 from mpjax.evaluation.vbench.consistency import Fidelity
 from tests.evaluation.vbench.golden import torch_shapes
 from tests.fixtures import vbench_cases
-from tests.fixtures.torch_zip import write_zip
+from tests.fixtures.torch_containers import write_zip
 
 
 @pytest.fixture(scope="module")

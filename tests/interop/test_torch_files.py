@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from mpjax.errors import InputError
 from mpjax.interop.tensor_pickle import Inert, Refused, run
 from mpjax.interop.torch_files import open_tensors
-from tests.fixtures import torch_zip
+from tests.fixtures import torch_containers
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FILES = {"zip": "torch_zip.pth", "legacy": "torch_legacy.pth", "script": "torch_script.pt"}
@@ -76,7 +76,7 @@ def test_nothing_is_called(tmp_path, protocol):
 
 
 def pickled(**change):
-    return b"\x80\x02" + torch_zip.dictionary({"w": torch_zip.tensor(**change)}) + b"."
+    return b"\x80\x02" + torch_containers.dictionary({"w": torch_containers.tensor(**change)}) + b"."
 
 
 FOUR = (("0", np.arange(4, dtype=np.float32).tobytes()),)

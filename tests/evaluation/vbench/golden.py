@@ -11,12 +11,18 @@ from safetensors.numpy import load_file
 from mpjax.evaluation.vbench.weights import load, read
 from mpjax.interop.checkpoint_files import Tensor
 from tests.fixtures import vbench_cases
-from tests.fixtures.torch_zip import write_zip
+from tests.fixtures.torch_containers import write_zip
 
 
 @functools.cache
 def golden():
     return load_file(Path(vbench_cases.__file__).with_name("vbench.safetensors"))
+
+
+def assert_close(mine, reference):
+    """To 1e-4 of a feature of norm 1."""
+    scale = np.linalg.norm(reference, axis=-1, keepdims=True) / np.sqrt(reference.shape[-1])
+    np.testing.assert_allclose(mine / scale, reference / scale, atol=1e-4)
 
 
 class Seeded(Mapping):
