@@ -71,9 +71,9 @@ def assert_finished(folder, capsys, encoders):
     assert frames.shape == (45, 32, 48, 3) and frames.std() > 1
 
 
-@pytest.mark.slow
-def test_from_videos_to_a_video(whole_run, encoder_folder, tmp_path, monkeypatch, capsys):
-    """With embeddings drawn by name, so that it runs without torch."""
+@pytest.fixture
+def drawn_embeddings(monkeypatch):
+    """Embeddings are drawn by name, so that it runs without torch."""
 
     def embed(self, prompt):
         return {"text": seeded.normal(prompt, (7, 24)), "pooled": seeded.normal(f"{prompt} pooled", (20,))}
@@ -81,20 +81,19 @@ def test_from_videos_to_a_video(whole_run, encoder_folder, tmp_path, monkeypatch
     monkeypatch.setattr(PretrainedEncoders, "check", lambda self: None)
     monkeypatch.setattr(PretrainedEncoders, "embed_prompt", embed)
     monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, x: np.full((5, 28), x.mean() / 255, np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("drawn_embeddings")
+def test_from_videos_to_a_video(whole_run, encoder_folder, tmp_path, capsys):
     whole_run(encoder_folder)
     assert_finished(tmp_path, capsys, PretrainedEncoders(encoder_folder, tmp_path / "other"))
 
 
 @pytest.mark.slow
-def test_an_adapter_beside_converted_weights(whole_run, encoder_folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.usefixtures("drawn_embeddings")
+def test_an_adapter_beside_converted_weights(whole_run, encoder_folder, tmp_path, capsys):
     """The commands of configs/framepack_f1_lora.py."""
-
-    def embed(self, prompt):
-        return {"text": seeded.normal(prompt, (7, 24)), "pooled": seeded.normal(f"{prompt} pooled", (20,))}
-
-    monkeypatch.setattr(PretrainedEncoders, "check", lambda self: None)
-    monkeypatch.setattr(PretrainedEncoders, "embed_prompt", embed)
-    monkeypatch.setattr(PretrainedEncoders, "embed_image", lambda self, x: np.full((5, 28), x.mean() / 255, np.float32))
     whole_run(encoder_folder)
     depth = [f"--config.model.{kind}_blocks=2" for kind in ("dual", "single", "refiner")]
     flags = [LORA, f"--config.data.vae={tmp_path / 'f1' / 'vae'}", f"--config.data.encoders={encoder_folder}", *depth]
