@@ -12,7 +12,7 @@ from mpjax.parallel.mesh import AXES, MeshShape
 from mpjax.plan.chips import Slice, parse_slice
 from mpjax.plan.hlo import traffic
 from mpjax.plan.operations import chips_at_work, generate_operations, train_operations
-from mpjax.plan.steps import lower_generate_step, lower_train_step, mesh_on, tokens_of, topology_devices
+from mpjax.plan.steps import global_batch, lower_generate_step, lower_train_step, mesh_on, tokens_of, topology_devices
 
 GENERATE = "generate"
 MOST = 0.9  # of the HBM that a step may take
@@ -123,7 +123,7 @@ def compile_row(
     else:
         number = int(step.removeprefix("stage "))
         stage = experiment.training.stages[number - 1]
-        videos = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.training.micro_batches
+        videos = global_batch(experiment, mesh)
         lower = lambda: lower_train_step(experiment, number, mesh, segments)  # noqa: E731
         operations = train_operations(experiment, stage, tokens, videos, segments)
     row = Row(

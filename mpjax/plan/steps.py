@@ -22,7 +22,7 @@ from mpjax.models.flops import Tokens, token_counts
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
-from mpjax.training.compiled_step import stage_step
+from mpjax.training.compiled_step import stage_step, state_factory
 from mpjax.training.curriculum import total_steps
 from mpjax.training.state import StateFactory
 
@@ -96,6 +96,11 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
+def global_batch(experiment: Experiment, mesh: Mesh) -> int:
+    """Videos of an update: one for every data · fsdp share of the mesh and micro-batch."""
+    return mesh.shape["data"] * mesh.shape["fsdp"] * experiment.training.micro_batches
+
+
 def lower_train_step(experiment: Experiment, number: int, mesh: Mesh, segments: int) -> jax.stages.Lowered:
     """One update of a stage: `segments` of one video for every data · fsdp share of the mesh and micro-batch.
 
@@ -107,19 +112,10 @@ def lower_train_step(experiment: Experiment, number: int, mesh: Mesh, segments: 
     """
     training = experiment.training
     stage, before = training.stages[number - 1], training.stages[: number - 1]
-    videos = mesh.shape["data"] * mesh.shape["fsdp"] * training.micro_batches
+    videos = global_batch(experiment, mesh)
     batch = example_batch(experiment, videos, segments)
     denoiser = Denoiser(experiment.model, experiment.guidance)
-    factory = StateFactory(
-        denoiser=denoiser,
-        seed=experiment.seed,
-        batch=batch,
-        mesh=mesh,
-        counts_faults=training.nonfinite.counts,
-        lora=training.lora,
-        trained=tuple(stage.trainable for stage in training.stages),
-    )
-    state = factory.abstract(stage)
+    state = state_factory(experiment, denoiser, batch, mesh).abstract(stage)
     step = stage_step(experiment, stage, denoiser, state, mesh, first_update=total_steps(before))
     with jax.set_mesh(mesh):
         return step.run.lower(state, _placed(batch, batch_sharding(mesh, videos)))

@@ -8,11 +8,12 @@ import jax
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from mpjax.data.batch import Batch
 from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.curriculum import Stage
 from mpjax.training.gradients import Objective
-from mpjax.training.state import TrainState
+from mpjax.training.state import StateFactory, TrainState
 from mpjax.training.step import make_train_step
 
 
@@ -29,6 +30,20 @@ class StageStep:
     objective: Objective
     make: Callable[[optax.GradientTransformation], Callable]
     run: jax.stages.Wrapped
+
+
+def state_factory(experiment: Experiment, denoiser: Denoiser, batch: Batch, mesh: Mesh) -> StateFactory:
+    """What makes the states of a run's stages; `batch` has the shapes and dtypes of an update's."""
+    training = experiment.training
+    return StateFactory(
+        denoiser=denoiser,
+        seed=experiment.seed,
+        batch=batch,
+        mesh=mesh,
+        counts_faults=training.nonfinite.counts,
+        lora=training.lora,
+        trained=tuple(stage.trainable for stage in training.stages),
+    )
 
 
 def stage_step(

@@ -31,7 +31,7 @@ from mpjax.parallel.rules import batch_sharding
 from mpjax.progress import Progress
 from mpjax.stopping import StopRequest, stop_request
 from mpjax.training.checkpoints import Checkpoints
-from mpjax.training.compiled_step import stage_step
+from mpjax.training.compiled_step import stage_step, state_factory
 from mpjax.training.curriculum import Stage, stage_at, total_steps
 from mpjax.training.initialize import check_weights, with_base, with_weights
 from mpjax.training.instruments import NO_INSTRUMENTS, Instruments, Profile
@@ -43,7 +43,7 @@ from mpjax.training.observer import Observer
 from mpjax.training.retention import Retention
 from mpjax.training.roll_back import last_good
 from mpjax.training.run_folder import claim
-from mpjax.training.state import StateFactory, TrainState
+from mpjax.training.state import TrainState
 
 Say = Callable[[str], None]
 
@@ -100,15 +100,7 @@ def train(
     lora = training.lora
     if lora is not None and init is None:
         raise InputError("training.lora trains beside weights that stay where they are: name them, --init=RUN")
-    factory = StateFactory(
-        denoiser=denoiser,
-        seed=experiment.seed,
-        batch=example,
-        mesh=mesh,
-        counts_faults=policy.counts,
-        lora=lora,
-        trained=tuple(stage.trainable for stage in stages),
-    )
+    factory = state_factory(experiment, denoiser, example, mesh)
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]), init)
     retention = Retention(training.keep_checkpoints, training.keep_checkpoints_every)
