@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpjax.api import MeshShape, Model, SamplingRequest, load
+    from mpjax.api import MeshShape, Model, Quantization, SamplingRequest, load
 
-__all__ = ["MeshShape", "Model", "SamplingRequest", "load"]
+__all__ = ["MeshShape", "Model", "Quantization", "SamplingRequest", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -211,6 +211,11 @@ def parser() -> argparse.ArgumentParser:
         "--lora-live", action="store_true", help="apply them at every layer (default: fold them into the weights once)"
     )
     verb.add_argument(
+        "--quantize",
+        metavar="FORMAT[:BLOCK]",
+        help="keep the large weights in 8 bits, int8 or fp8, with a scale a block of so many inputs (default: 64)",
+    )
+    verb.add_argument(
         "--teacache",
         type=float,
         help="leave blocks out where little changes, up to this threshold (0.15 for FramePack)",

@@ -27,6 +27,7 @@ from mpjax.generation.request import Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.state import GenerationState
+from mpjax.models.quantization import Quantization
 from mpjax.parallel.mesh import ONE_DEVICE, MeshShape
 from mpjax.weights import TrainedRun, load_run
 
@@ -38,6 +39,7 @@ def load(
     mesh: MeshShape = ONE_DEVICE,
     lora: Sequence[str] = (),
     lora_live: bool = False,
+    quantization: Quantization | None = None,
 ) -> "Model":
     """The newest EMA weights of a run folder that `python -m mpjax train` or `convert` wrote.
 
@@ -47,14 +49,15 @@ def load(
         encoders: folder of LLaMA, CLIP and SigLIP, for a network without encoders of its own.
         mesh: devices that share weights and work, for example `mpjax.MeshShape(fsdp=4)`; the default is one.
         lora: LoRA files or runs, each `FILE` or `FILE:WEIGHT`, for example `["style.safetensors:0.8"]`.
-        lora_live: apply them at every layer; else they are folded into the weights once.
+        lora_live: apply them at every layer; else they are folded into the weights once, unless these are quantised.
+        quantization: keep the large weights in 8 bits, for example `mpjax.Quantization(format="int8")`.
 
     Raises:
         InputError: no run folder, one without a finished checkpoint, a change or an adapter that does not suit it, or a
             mesh of other devices than there are.
     """
     adapters = Adapters.parse(lora, lora_live)
-    trained = adapters.put_on(load_run(Path(run), mesh=mesh))
+    trained = adapters.put_on(load_run(Path(run), mesh=mesh, quantization=quantization))
     return Model(trained, sampling or SamplingRequest(), None if encoders is None else Path(encoders))
 
 

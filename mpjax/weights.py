@@ -21,11 +21,13 @@ from mpjax.errors import InputError
 from mpjax.experiment import Experiment
 from mpjax.interop.checkpoint_files import OWN_FILE, Checkpoint, own_description, sampled_hash, transformer_place
 from mpjax.interop.orbax_arrays import ITEM, read_step
+from mpjax.interop.quantized_arrays import quantized_arrays
 from mpjax.interop.stored_array import StoredArray, place_tree
 from mpjax.interop.transformer_names import boxed_shapes, transformer_entries
 from mpjax.interop.transformer_tensors import NAMED, architecture_of, check_tensors, stored_arrays
 from mpjax.models.architecture import Architecture
 from mpjax.models.lora import ENTRY, entries_of, init_adapter, only_entries, put_entry, scales
+from mpjax.models.quantization import Quantization, quantized_shapes
 from mpjax.parallel.mesh import ONE_DEVICE, MeshShape
 from mpjax.parallel.rules import tree_shardings
 from mpjax.parameters import merge, parameter_path, without
@@ -64,6 +66,7 @@ class Run:
         height, width: pixels.
         identity: a short hash of the whole description.
         base: where the weights lie beside which the run trained adapters, and their hash; None for whole weights.
+        quantization: which kernels are quantised as they are read; None: none.
     """
 
     folder: Path
@@ -75,6 +78,7 @@ class Run:
     width: int
     identity: str
     base: tuple[Path, str] | None = None
+    quantization: Quantization | None = None
 
     @property
     def model(self) -> Architecture:
@@ -88,7 +92,7 @@ class TrainedRun:
 
     Attributes:
         run: its description.
-        params: EMA weights on the devices of the mesh, of the dtype they are stored in; adapters are live.
+        params: EMA weights on the devices of the mesh, of the dtype they are stored in or quantised; adapters are live.
         step: updates that made them.
         mesh: devices that share the weights and the work.
     """
@@ -99,21 +103,28 @@ class TrainedRun:
     mesh: Mesh
 
 
-def load_run(folder: Path, step: int | None = None, mesh: MeshShape = ONE_DEVICE) -> TrainedRun:
+def load_run(
+    folder: Path,
+    step: int | None = None,
+    mesh: MeshShape = ONE_DEVICE,
+    quantization: Quantization | None = None,
+) -> TrainedRun:
     """Reads description and EMA weights of a checkpoint.
 
     The weights go from the files straight into the devices, an array at a time, and each device reads its own part.
+    Kernels are quantised on the way, a layer at a time.
 
     Args:
         folder: the run folder.
         step: of the checkpoint (default: the newest).
         mesh: devices that share weights and work; it need not be that of the training (default: one device).
+        quantization: which kernels are quantised, and how (default: none).
 
     Raises:
-        InputError: no run folder, one without a finished checkpoint, weights that are not those of its network, or a
-            mesh of other devices than there are.
+        InputError: no run folder, one without a finished checkpoint, weights that are not those of its network, a
+            quantisation that suits them not, or a mesh of other devices than there are.
     """
-    run = read_run(folder)
+    run = with_quantization(read_run(folder), quantization)
     step = latest_step(folder) if step is None else step
     devices = mesh.build()
     return TrainedRun(run=run, params=_placed(run, step, devices), step=step, mesh=devices)
@@ -129,11 +140,27 @@ def _placed(run: Run, step: int, mesh: Mesh) -> dict:
     wanted = jax.tree.map(lambda leaf: leaf.shape, nn.unbox(boxed))
     if jax.tree.map(lambda array: array.shape, stored) != wanted:
         raise InputError(f"{folder}: the weights of update {step} are not those of its network: copy the folder again")
+    if (spec := run.quantization) is not None:
+        stored, boxed = quantized_arrays(spec, stored), quantized_shapes(spec, boxed)
     if mesh.size == 1:  # bound to no device, like any other array that generation makes
         return jax.tree.map(lambda array: jax.block_until_ready(jax.device_put(array.all())), stored)
     shardings = tree_shardings(boxed, mesh)
     like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), stored, shardings)
     return place_tree(stored, like)
+
+
+def with_quantization(run: Run, quantization: Quantization | None) -> Run:
+    """The run with its kernels quantised, and an identity that tells its videos from those of the run as it is.
+
+    Raises:
+        InputError: `targets` names no module of the network.
+    """
+    if quantization is None:
+        return run
+    quantized_shapes(quantization, boxed_shapes(run.model))
+    said = json.dumps([run.identity, config.to_dict(quantization)])
+    identity = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return dataclasses.replace(run, quantization=quantization, identity=identity)
 
 
 def _with_base(run: Run, stored: dict, boxed: dict) -> tuple[dict, dict]:

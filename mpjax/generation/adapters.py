@@ -51,7 +51,8 @@ class Adapters:
 
     Attributes:
         chosen: in the order given.
-        live: leave the weights as they are and add the updates at every layer; else they are folded in once.
+        live: leave the weights as they are and add the updates at every layer; else they are folded in once, unless the
+            weights are quantised, which have no room for them.
     """
 
     chosen: tuple[ChosenLora, ...] = ()
@@ -87,7 +88,7 @@ class Adapters:
         if not self.chosen:
             return trained
         adapter = combine(_read(self.chosen, trained.run))
-        if self.live:
+        if self.live or trained.run.quantization is not None:
             own = only_entries(trained.params)
             if own and jax.process_count() > 1:
                 raise InputError(

@@ -15,9 +15,10 @@ from mpjax.generation.request import Plan, Request, make_plan
 from mpjax.generation.rollout import Rollout
 from mpjax.generation.sampling import SamplingRequest, plan_sampling
 from mpjax.generation.stream import is_finished, write_video
+from mpjax.models.quantization import Quantization
 from mpjax.parallel.mesh import ONE_DEVICE, parse_mesh
 from mpjax.stopping import stop_request
-from mpjax.weights import Run, latest_step, load_run, read_run
+from mpjax.weights import Run, latest_step, load_run, read_run, with_quantization
 
 Say = Callable[[str], None]
 
@@ -66,8 +67,9 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     mesh = parse_mesh(args.mesh) if args.mesh else ONE_DEVICE
     mesh.build()  # refuses other devices than there are
     adapters = Adapters.parse(args.lora, args.lora_live)
+    quantization = Quantization.parse(args.quantize) if args.quantize else None
     run, step = with_size(read_run(args.weights), args.size, args.image), latest_step(args.weights)
-    run = adapters.known_to(run)
+    run = adapters.known_to(with_quantization(run, quantization))
 
     plans: dict[Path, Plan] = {}
     for request, out in zip(requests, outs, strict=True):
@@ -78,7 +80,8 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
 
     @functools.cache
     def load() -> Rollout:
-        return Rollout.of(adapters.put_on(load_run(args.weights, step, mesh)), plan_sampling(run, sampling))
+        trained = load_run(args.weights, step, mesh, quantization)
+        return Rollout.of(adapters.put_on(trained), plan_sampling(run, sampling))
 
     with stop_request() as stopping:
         for request, out in zip(requests, outs, strict=True):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpjax.models import quantization
 from mpjax.models.lora import ENTRY, low_rank
 from mpjax.parallel.rules import HIDDEN, constrain
 
@@ -28,8 +29,8 @@ def logical(init: nn.initializers.Initializer, axes: tuple[str | None, ...]) -> 
 class Dense(nn.Module):
     """y = x W + b with logical axis names on the kernel `[in, out]` and the bias, as every Linear of the backbone.
 
-    Parameters are float32; the product runs in `dtype`. Where they hold an adapter of this layer (`models.lora`), its
-    update is added.
+    Parameters are float32; the product runs in `dtype`. Where they hold a quantised kernel (`models.quantization`), it
+    is multiplied out first; where they hold an adapter of this layer (`models.lora`), its update is added.
     """
 
     features: int
@@ -41,8 +42,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[..., in]` to `[..., features]`."""
-        kernel_init = logical(self.kernel_init, self.axes)
-        kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features), jnp.float32)
+        if self.has_variable("params", quantization.ENTRY):
+            kernel = quantization.dequantize(self.get_variable("params", quantization.ENTRY))
+        else:
+            kernel_init = logical(self.kernel_init, self.axes)
+            kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features), jnp.float32)
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if self.use_bias:
             bias_init = logical(nn.initializers.zeros, self.axes[1:])

@@ -14,7 +14,6 @@ and `parameters.merge` puts it into the tree of the network, where `Dense` finds
 import dataclasses
 import functools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpjax.errors import InputError
-from mpjax.parameters import is_box, parameter_path
+from mpjax.models.targets import BLOCK_LAYERS, check_pattern, target_kernels
 
 ENTRY = "lora"  # beside `kernel`
 BEGINNINGS = ("kaiming", "normal")
@@ -36,25 +35,21 @@ class Lora:
     """An adapter to train.
 
     Attributes:
-        targets: regular expression for the whole path of an adapted module; the default takes every linear layer of the
-            blocks but the modulations, as musubi-tuner does for FramePack.
+        targets: regular expression for the whole path of an adapted module (`models.targets`).
         rank: r.
         alpha: the update is scaled by alpha / rank.
         initial: of A: `kaiming`, uniform within ±1/√in, or `normal`, of deviation 1/rank. B begins at zero.
         base_dtype: what the frozen weights are held in, `float32` or `bfloat16`.
     """
 
-    targets: str = r"blocks/.*/(to_q|to_k|to_v|to_out|to_out_context|up|down|proj_mlp|proj_out)"
+    targets: str = BLOCK_LAYERS
     rank: int = 16
     alpha: float = 16.0
     initial: str = "kaiming"
     base_dtype: str = "float32"
 
     def __post_init__(self):
-        try:
-            re.compile(self.targets)
-        except re.error as error:
-            raise InputError(f"targets is {self.targets!r}, no regular expression ({error}): mend it") from None
+        check_pattern(self.targets)
         if self.rank < 1:
             raise InputError(f"rank is {self.rank}: it must be at least 1")
         if not (self.alpha > 0 and math.isfinite(self.alpha)):
@@ -99,7 +94,7 @@ def init_adapter(spec: Lora, key: jax.Array, params: dict) -> dict:
         b = jnp.zeros((*stack, spec.rank, fan_out), jnp.float32)
         return {"a": _boxed(a, names, (-2, None)), "b": _boxed(b, names, (None, -1))}
 
-    return _built(_targets(spec, params), entry)
+    return _built(target_kernels(spec.targets, params), entry)
 
 
 def scales(spec: Lora, params: dict) -> dict:
@@ -109,7 +104,7 @@ def scales(spec: Lora, params: dict) -> dict:
         del number
         return {"scale": _boxed(jnp.full(kernel.shape[:-2], spec.scale, jnp.float32), names, ())}
 
-    return _built(_targets(spec, params), entry)
+    return _built(target_kernels(spec.targets, params), entry)
 
 
 def combine(adapters: Sequence[tuple[dict, float]]) -> dict:
@@ -163,22 +158,6 @@ def put_entry(tree: dict, path: tuple[str, ...], entry: dict) -> None:
     for key in path:
         tree = tree.setdefault(key, {})
     tree[ENTRY] = entry
-
-
-def _targets(spec: Lora, params: dict) -> list[tuple[tuple[str, ...], Any, tuple | None]]:
-    """(path of the module, its kernel, logical axes of the kernel) of every target."""
-    pattern, found, known = re.compile(spec.targets), [], []
-    for path, leaf in jax.tree.leaves_with_path(params, is_leaf=is_box):
-        *module, name = parameter_path(path).split("/")
-        if name != "kernel":
-            continue
-        known.append("/".join(module))
-        if pattern.fullmatch(known[-1]):
-            boxed = isinstance(leaf, nn.LogicallyPartitioned)
-            found.append((tuple(module), leaf.value if boxed else leaf, leaf.names if boxed else None))
-    if not found:
-        raise InputError(f"targets is {spec.targets!r}, which is no module: {', '.join(known)}")
-    return found
 
 
 def _built(targets: list, entry: Any) -> dict:
