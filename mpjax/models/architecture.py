@@ -9,7 +9,7 @@ from mpjax.models.segment_memory import FirstSegment, MeanPool
 from mpjax.models.semanticpack import SemanticPack
 
 RopeLayout = Literal["framepack_f1", "framepack_f0", "global"]
-REMAT_POLICIES = ("none", "full", "dots")
+REMAT_POLICIES = ("none", "full", "dots", "offload")
 
 
 def _at_least(fields: object, name: str, least: int) -> None:
@@ -109,7 +109,8 @@ class Architecture:
         memory: the long-term memory by its `kind`, see there; None is plain FramePack.
         dtype: compute dtype, `float32` or `bfloat16`. Parameters are made in float32; those that are stored in bfloat16
             are used as they are, each cast where it is read.
-        remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products).
+        remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products);
+            `offload` is `full`, but the inputs of the blocks wait in the memory of the host.
     """
 
     channels: int = 16

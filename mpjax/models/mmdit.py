@@ -6,6 +6,7 @@ Source: docs/backbone.md, sections 1.3 and 1.8 to 1.11 (diffusers `HunyuanVideoT
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from mpjax.models.architecture import Architecture
 from mpjax.models.attention import attention, split_heads
@@ -13,6 +14,8 @@ from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RM
 from mpjax.models.rope import Table, apply_rope
 from mpjax.models.streams import join_streams, pad_stream, part_streams, table_of_both, table_of_first
 from mpjax.parallel.rules import HIDDEN, TOKENS, constrain
+
+BLOCK_INPUT = "block_input"  # what a remat policy calls the tokens that a block reads
 
 
 class TimeTextEmbedding(nn.Module):
@@ -61,7 +64,7 @@ class DualBlock(nn.Module):
         self, streams: tuple[jax.Array, jax.Array], temb: jax.Array, table: Table, mask: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], None]:
         """streams (latents `[b, n, d]`, context `[b, m, d]`), temb `[b, d]`, key mask bool `[b, n + m]`."""
-        x, c = streams
+        x, c = (checkpoint_name(stream, BLOCK_INPUT) for stream in streams)
         n, d = x.shape[1:]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = Modulation(6, dtype=self.dtype, name="norm1")(temb)
         c_shift_a, c_scale_a, c_gate_a, c_shift_m, c_scale_m, c_gate_m = Modulation(
@@ -91,6 +94,7 @@ class SingleBlock(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array, temb: jax.Array, table: Table, mask: jax.Array) -> tuple[jax.Array, None]:
         """z `[b, n + m, d]`; RoPE turns the first tokens, as many as the table has, RMS norm covers all of them."""
+        z = checkpoint_name(z, BLOCK_INPUT)
         shift, scale, gate = Modulation(3, dtype=self.dtype, name="norm")(temb)
         h = layer_norm(z) * (1 + scale) + shift
         mlp = Dense(self.mlp_width, ("embed", "mlp"), dtype=self.dtype, name="proj_mlp")(h)
@@ -102,11 +106,22 @@ class SingleBlock(nn.Module):
         return constrain(z, TOKENS), None
 
 
+_KEPT = {  # between the forward and the backward pass of a block, besides its input
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[BLOCK_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
+
+
 def _stack(block: type[nn.Module], length: int, remat: str):
     """`block` scanned `length` times over stacked parameters; the scan keeps compile time independent of depth."""
     if remat != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-        block = nn.remat(block, prevent_cse=False, policy=policy)
+        block = nn.remat(block, prevent_cse=False, policy=_KEPT[remat])
     return nn.scan(
         block,
         variable_axes={"params": 0},

@@ -42,7 +42,7 @@ def train_operations(experiment: Experiment, stage: Stage, tokens: Tokens, video
     n = tokens.latents + tokens.context
     product = videos * (arch.dual_blocks + arch.single_blocks) * 2 * n * n * arch.width
     evaluations = segments + (stage.forcing.forwards_per_segment - 1) * (segments - 1)
-    again = {"none": 0.0, "dots": _FORWARD * product, "full": blocks}[arch.remat]
+    again = {"none": 0.0, "dots": _FORWARD * product, "full": blocks, "offload": blocks}[arch.remat]
     again += (_SPLASH_BACKWARD - _BACKWARD) * product
     if stage.trainable == "output_head":  # behind all blocks: no gradient goes through them
         backward, again = 2 * parts["head"], 0.0

@@ -17,6 +17,8 @@ from mpjax.plan.row import MOST, Row
 
 MOST_COMPILES = 10
 ATTEMPTS = 2  # meshes, until a slice counts as too small
+# Not `offload`: the data sheet says nothing of the way to the host and back.
+TRIED = tuple(policy for policy in REMAT_POLICIES if policy != "offload")
 Compile = Callable[[Experiment, str, MeshShape], Row]
 
 
@@ -67,13 +69,13 @@ def candidates(experiment: Experiment, parameters: Parameters, tokens: Tokens, p
                 # Smaller shares than whole tiles send more, and hold less.
                 fullest = dataclasses.replace(usual, data=1, fsdp=usual.data * usual.fsdp)
                 for shape in dict.fromkeys((usual, fullest)):
-                    for remat in REMAT_POLICIES:
+                    for remat in TRIED:
                         least = least_memory(experiment, parameters, tokens, shape, remat)
                         if least <= MOST * place.chip.memory:
                             yield Candidate(shape=shape, remat=remat, least=least)
 
     def order(c: Candidate) -> tuple:
-        return c.shape.context * c.shape.tensor, c.shape.tensor, -c.shape.data, REMAT_POLICIES.index(c.remat)
+        return c.shape.context * c.shape.tensor, c.shape.tensor, -c.shape.data, TRIED.index(c.remat)
 
     return sorted(possible(), key=order)
 

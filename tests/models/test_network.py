@@ -189,7 +189,9 @@ def test_parameters_of_the_full_size():
 
 
 def gradient(small, remat):
-    """Gradient of one dual and one single block's network, and the dots that its program computes."""
+    """Gradient of one dual and one single block's network, the dots that its program computes, and mentions of host
+    memory.
+    """
     x_t, history, condition, memory = small_inputs()
     arch = dataclasses.replace(SMALL, remat=remat, dual_blocks=1, single_blocks=1, refiner_blocks=1)
     params = jax.tree.map_with_path(lambda path, x: x[:1] if path[0].key == "blocks" else x, small[0])
@@ -199,7 +201,8 @@ def gradient(small, remat):
         return jnp.square(MemoryPack(arch).apply({"params": params}, *args, method="prediction")).mean()
 
     lowered = jax.jit(jax.grad(loss)).lower(params)
-    return lowered.compile()(params), lowered.as_text().count("stablehlo.dot_general")
+    kept = str(jax.make_jaxpr(jax.grad(loss))(params)).count("<host>")
+    return lowered.compile()(params), lowered.as_text().count("stablehlo.dot_general"), kept
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +210,10 @@ def kept(small):
     return gradient(small, "none")
 
 
-@pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remat", ["full", "offload", pytest.param("dots", marks=pytest.mark.slow)])
 def test_remat_computes_more_and_changes_no_gradient(small, kept, remat):
-    (got, dots), (want, fewest) = gradient(small, remat), kept
+    (got, dots, host), (want, fewest, _) = gradient(small, remat), kept
+    assert bool(host) == (remat == "offload")
     # `full` repeats every product of a block in its backward pass, `dots` only those of attention.
     assert dots > fewest
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
