@@ -37,7 +37,7 @@ from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
 from mpjax.plan.operations import train_operations
 from mpjax.plan.steps import example_batch, lower_train_step, tokens_of
-from mpjax.training.state import StateFactory
+from mpjax.training.compiled_step import state_factory
 from mpjax.training.trainable import partition
 
 LEAST_REPEATS = 6  # of a 95 % interval of the median
@@ -93,12 +93,10 @@ def measure(
     check_memory("an update", planned, device)
 
     # -- Time ------------------------------------------------------------------------------------------------------
-    factory = StateFactory(
-        denoiser=denoiser, seed=loaded.seed, batch=shapes, mesh=mesh, counts_faults=training.nonfinite.counts
-    )
-    state = factory.create(stage)
+    factory = state_factory(loaded, denoiser, shapes, mesh)
+    state = factory.create(stage).replace(base=factory.fresh_base(stage))
     counted = [
-        sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, partition(state.params, stage.trainable)[0])
+        sum(x.size for x in jax.tree.leaves(t)) for t in (state.averaged, partition(state.params, stage.trainable)[0])
     ]
     batch = jax.device_put(random_batch(shapes, jax.random.key(loaded.seed)), batch_sharding(mesh, videos))
     losses = []

@@ -21,7 +21,8 @@ def get_config(argument: str = "full") -> ConfigDict:
     smoke = argument == "smoke"
     steps = 2 if smoke else 4_000
     config.model.memory = None
-    config.training.lora = dict(rank=2 if smoke else 32, alpha=2.0 if smoke else 32.0, base_dtype="bfloat16")
+    config.training.lora = dict(rank=2 if smoke else 32, alpha=2.0 if smoke else 32.0)
+    config.training.base_dtype = "bfloat16"
     config.training.stages = [
         dict(
             steps=steps,

@@ -26,6 +26,7 @@ from mpjax.training.curriculum import Stage
 from mpjax.training.nonfinite import AnyPolicy, RollBack, Stop
 from mpjax.training.trainable import LORA_SETS
 
+BASE_DTYPES = ("float32", "bfloat16")
 # Fields of `Training` that may change between two starts of one run.
 OBSERVATION = (
     "log_every",
@@ -186,8 +187,10 @@ class Training:
         keep_checkpoints: newest checkpoints kept.
         keep_checkpoints_every: those of multiples of so many updates are kept besides; 0: none.
         nonfinite: what becomes of an update whose loss or gradient is not finite (`training.nonfinite`).
-        lora: an adapter, which stages train by `trainable="lora"`, or `lora_and_memory`; what no stage trains stays in
-            the weights of `--init`, and out of averages and checkpoints (`models.lora`).
+        lora: an adapter, which stages train by `trainable="lora"`, or `lora_and_memory` (`models.lora`).
+        base_dtype: of the weights that no stage trains, `float32` or `bfloat16`: they stay in those of `--init`, and
+            out of averages and checkpoints. None: the run owns the whole network in float32, unless it trains an
+            adapter, whose base is float32 then.
     """
 
     stages: tuple[Stage, ...]
@@ -205,6 +208,12 @@ class Training:
     keep_checkpoints_every: int = 0
     nonfinite: AnyPolicy = Stop()
     lora: Lora | None = None
+    base_dtype: str | None = None
+
+    @property
+    def held_in(self) -> str | None:
+        """`base_dtype`, with what None means to a run of adapters; None: there is no base."""
+        return "float32" if self.lora is not None and self.base_dtype is None else self.base_dtype
 
     def __post_init__(self):
         if not self.stages:
@@ -227,6 +236,12 @@ class Training:
                 raise InputError(f"stages[{i}].trainable is {stage.trainable!r}: set training.lora to its rank")
             if self.lora is not None and stage.trainable == "all":
                 raise InputError(f"stages[{i}].trainable is 'all', but training.lora freezes weights: use 'lora'")
+            if self.base_dtype is not None and stage.trainable == "all":
+                raise InputError(
+                    f"stages[{i}].trainable is 'all', which leaves no weights to hold in base_dtype: set that to None"
+                )
+        if self.base_dtype not in (None, *BASE_DTYPES):
+            raise InputError(f"base_dtype is {self.base_dtype!r}: it must be None, {' or '.join(BASE_DTYPES)}")
         if self.lora is not None and not any(stage.trainable in LORA_SETS for stage in self.stages):
             raise InputError("training.lora is set, but no stage trains it: set trainable to 'lora' in one")
 
@@ -358,8 +373,9 @@ def fingerprint(experiment: Experiment) -> str:
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
     if policy == Stop():
         fields["training"].pop("nonfinite")
-    if experiment.training.lora is None:
-        fields["training"].pop("lora")
+    for name in ("lora", "base_dtype"):
+        if fields["training"][name] is None:
+            fields["training"].pop(name)
     if isinstance(experiment.data, RecallWorldData):
         for name in ("anchor", "turn"):
             if not fields["data"]["world"][name]:

@@ -65,7 +65,7 @@ class Run:
         fps: frames per second.
         height, width: pixels.
         identity: a short hash of the whole description.
-        base: where the weights lie beside which the run trained adapters, and their hash; None for whole weights.
+        base: where the weights lie beside which the run trained the rest, and their hash; None for whole weights.
         quantization: which kernels are quantised as they are read; None: none.
     """
 
@@ -130,13 +130,21 @@ def load_run(
     return TrainedRun(run=run, params=_placed(run, step, devices), step=step, mesh=devices)
 
 
+def whole_arrays(run: Run, step: int) -> tuple[dict, dict]:
+    """The weights of a checkpoint with those that the run trained beside, as nested dicts of `StoredArray`, opened, not
+    read; and the shapes of the network that they are of, boxed with logical axis names.
+
+    Raises:
+        InputError: what they were trained beside is gone, or is not what it was.
+    """
+    stored, boxed = read_step(run.folder / "checkpoints" / str(step)), boxed_shapes(run.model)
+    return (stored, boxed) if run.base is None else _with_base(run, stored, boxed)
+
+
 def _placed(run: Run, step: int, mesh: Mesh) -> dict:
     """The weights of a checkpoint under the shardings of `parallel.rules`."""
     folder = run.folder
-    stored = read_step(folder / "checkpoints" / str(step))
-    boxed = boxed_shapes(run.model)
-    if run.base is not None:
-        stored, boxed = _with_base(run, stored, boxed)
+    stored, boxed = whole_arrays(run, step)
     wanted = jax.tree.map(lambda leaf: leaf.shape, nn.unbox(boxed))
     if jax.tree.map(lambda array: array.shape, stored) != wanted:
         raise InputError(f"{folder}: the weights of update {step} are not those of its network: copy the folder again")
@@ -164,26 +172,29 @@ def with_quantization(run: Run, quantization: Quantization | None) -> Run:
 
 
 def _with_base(run: Run, stored: dict, boxed: dict) -> tuple[dict, dict]:
-    """Adapters with what they were trained beside, and the boxed shapes of both together."""
-    assert run.base is not None and run.experiment is not None and run.experiment.training.lora is not None
-    lora, (place, known_hash) = run.experiment.training.lora, run.base
+    """What a run trained with what that was trained beside, and the boxed shapes of both together."""
+    assert run.base is not None and run.experiment is not None
+    training, (place, known_hash) = run.experiment.training, run.base
+    lora = training.lora
     if not place.exists():
         raise InputError(f"{place}, beside which {run.folder} was trained, is gone: put it back")
     if weights_hash(place) != known_hash:
         raise InputError(f"{place} is not what {run.folder} was trained beside: put back the weights of then")
-    entries = jax.eval_shape(lambda: merge(init_adapter(lora, jax.random.key(0), boxed), scales(lora, boxed)))
-    whole = merge(boxed, entries)
+    whole, scale = boxed, 1.0
+    if lora is not None:
+        entries = jax.eval_shape(lambda: merge(init_adapter(lora, jax.random.key(0), boxed), scales(lora, boxed)))
+        whole, scale = merge(boxed, entries), lora.scale
     rest = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, lora.base_dtype), without(nn.unbox(whole), stored)
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, training.held_in), without(nn.unbox(whole), stored)
     )
-    return merge(stored, base_arrays(rest, place, lora.scale)), whole
+    return merge(stored, base_arrays(rest, place, scale)), whole
 
 
 def base_arrays(like: Any, source: Path, scale: float = 1.0) -> dict:
-    """What an adapter is trained beside, as nested dicts of `StoredArray`: opened, not read.
+    """What the rest of a network is trained beside, as nested dicts of `StoredArray`: opened, not read.
 
     Args:
-        like: the tree that is wanted, with shapes and dtypes; of adapters it holds the scales alone.
+        like: the tree that is wanted, with shapes and dtypes; of an adapter it holds the scales alone.
         source: as of `stored_weights`.
         scale: of the adapter.
 

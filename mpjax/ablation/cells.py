@@ -5,7 +5,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 
 from mpjax import config, experiment
@@ -15,7 +14,7 @@ from mpjax.datasets import open_datasets
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, RecallWorldData
 from mpjax.models.memorypack import Denoiser
-from mpjax.training.state import StateFactory
+from mpjax.training.compiled_step import state_factory
 
 FIELDS_THAT_COUNT = ("gaps", "clips_per_gap", "segments", "given", "clips", "seed", "world", "control")
 
@@ -133,6 +132,11 @@ def check_shapes(cells: list[Cell]) -> None:
         return seen[cell.arm.name]
 
     for cell in cells:
+        if cell.init is None and cell.experiment.training.held_in is not None:
+            raise InputError(
+                f"arm {cell.arm.name}: training.lora and training.base_dtype train beside weights that stay where they "
+                "are: name their arm in init"
+            )
         own = shapes(cell)
         if cell.init is not None:
             for name, shape in shapes(cell.init).items():
@@ -144,15 +148,11 @@ def check_shapes(cells: list[Cell]) -> None:
 
 
 def _parameter_shapes(trained: Experiment) -> dict:
-    batch = open_datasets(trained).train[0]
-    factory = StateFactory(
-        denoiser=Denoiser(trained.model, trained.guidance),
-        seed=trained.seed,
-        batch=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
-        mesh=trained.mesh.build(),
-    )
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), open_datasets(trained).train[0])
+    denoiser = Denoiser(trained.model, trained.guidance)
+    factory = state_factory(trained, denoiser, batch, trained.mesh.build())
     states = [factory.abstract(stage) for stage in trained.training.stages]
-    params = nn.unbox(states[0].params)
+    params = states[0].averaged
     return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
 
 

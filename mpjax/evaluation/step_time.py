@@ -13,9 +13,9 @@ from mpjax.diffusion.forcing import AnyForcing, Teacher
 from mpjax.evaluation.statistics import median_interval
 from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
-from mpjax.training.compiled_step import stage_step
+from mpjax.training.compiled_step import stage_step, state_factory
 from mpjax.training.curriculum import total_steps
-from mpjax.training.state import StateFactory, TrainState
+from mpjax.training.state import TrainState
 
 
 def paired_step_times(reference: Experiment, other: Experiment, *, pairs: int = 60) -> dict:
@@ -82,7 +82,8 @@ def _compiled(experiment: Experiment) -> tuple[Callable, TrainState, Batch]:
     batch = datasets.train[total_steps(training.stages) - 1]
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
     mesh = experiment.mesh.build()
-    state = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=example, mesh=mesh).create(stage)
+    factory = state_factory(experiment, denoiser, example, mesh)
+    state = factory.create(stage).replace(base=factory.fresh_base(stage))
     step = stage_step(experiment, stage, denoiser, state, mesh, first_update=0, donate=False).run
 
     def on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:

@@ -27,7 +27,6 @@ from mpjax.models.targets import BLOCK_LAYERS, check_pattern, target_kernels
 
 ENTRY = "lora"  # beside `kernel`
 BEGINNINGS = ("kaiming", "normal")
-DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,14 +38,12 @@ class Lora:
         rank: r.
         alpha: the update is scaled by alpha / rank.
         initial: of A: `kaiming`, uniform within ±1/√in, or `normal`, of deviation 1/rank. B begins at zero.
-        base_dtype: what the frozen weights are held in, `float32` or `bfloat16`.
     """
 
     targets: str = BLOCK_LAYERS
     rank: int = 16
     alpha: float = 16.0
     initial: str = "kaiming"
-    base_dtype: str = "float32"
 
     def __post_init__(self):
         check_pattern(self.targets)
@@ -56,8 +53,6 @@ class Lora:
             raise InputError(f"alpha is {self.alpha}: it must be above 0")
         if self.initial not in BEGINNINGS:
             raise InputError(f"initial is {self.initial!r}: it must be one of {', '.join(BEGINNINGS)}")
-        if self.base_dtype not in DTYPES:
-            raise InputError(f"base_dtype is {self.base_dtype!r}: it must be one of {', '.join(DTYPES)}")
 
     @property
     def scale(self) -> float:

@@ -42,6 +42,7 @@ def state_factory(experiment: Experiment, denoiser: Denoiser, batch: Batch, mesh
         mesh=mesh,
         counts_faults=training.nonfinite.counts,
         lora=training.lora,
+        base_dtype=training.held_in,
         trained=tuple(stage.trainable for stage in training.stages),
     )
 

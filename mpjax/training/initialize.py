@@ -1,7 +1,7 @@
 """Starting from earlier weights: what matches by name is taken, what is new stays fresh and is listed.
 
-Where adapters are trained, what no stage trains is the base. It stays in the files that it comes from, and is read from
-there whenever the run starts.
+With `training.lora` or `training.base_dtype`, what no stage trains is the base. It stays in the files that it comes
+from, and is read from there whenever the run starts.
 """
 
 from collections.abc import Callable
@@ -35,19 +35,19 @@ def check_weights(state: TrainState, source: Path) -> None:
         base_arrays(state.base, source)
 
 
-def with_base(state: TrainState, like: Any, lora: Lora, source: Path) -> TrainState:
+def with_base(state: TrainState, like: Any, lora: Lora | None, source: Path) -> TrainState:
     """The state with its base: frozen weights from files, straight into the devices, and the scales of the adapter.
 
     Args:
         state: without a base.
         like: shapes, dtypes and shardings of the base, as `StateFactory.abstract` gives them.
-        lora: the adapter.
+        lora: the adapter, if any.
         source: run folder or PyTorch checkpoint.
 
     Raises:
         InputError: as `check_weights`.
     """
-    return state.replace(base=place_tree(base_arrays(like, source, lora.scale), like))
+    return state.replace(base=place_tree(base_arrays(like, source, 1.0 if lora is None else lora.scale), like))
 
 
 def with_weights(state: TrainState, source: Path, say: Callable[[str], None] = print) -> TrainState:

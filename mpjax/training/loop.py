@@ -97,9 +97,9 @@ def train(
     denoiser = Denoiser(experiment.model, experiment.guidance)
     size, policy = training.batch_size, training.nonfinite
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), datasets.train[0])
-    lora = training.lora
-    if lora is not None and init is None:
-        raise InputError("training.lora trains beside weights that stay where they are: name them, --init=RUN")
+    if training.held_in is not None and init is None:
+        name = "base_dtype" if training.lora is None else "lora"
+        raise InputError(f"training.{name} trains beside weights that stay where they are: name them, --init=RUN")
     factory = state_factory(experiment, denoiser, example, mesh)
     if init is not None and not (folder / "run.json").is_file():
         check_weights(factory.abstract(stages[0]), init)
@@ -138,9 +138,9 @@ def train(
         if copy is not None:  # only now: what is damaged here must not be copied there
             copying.enter_context(copy)
         state = factory.create(stages[0]) if restored is None else restored
-        if lora is not None:
+        if training.held_in is not None:
             assert init is not None  # checked above
-            state = with_base(state, factory.abstract(stages[0]).base, lora, init)
+            state = with_base(state, factory.abstract(stages[0]).base, training.lora, init)
         if restored is not None:
             say(f"{folder}: going on at update {int(state.step)}")
         elif init is not None:

@@ -19,9 +19,9 @@ def claim(folder: Path, experiment: Experiment, datasets: Datasets, init: Path |
         raise InputError(f"{folder} is a file: give --run a folder")
     origin = None if init is None else str(init)
     mark = fingerprint(experiment)
-    # Adapters mean nothing beside other weights, and those are not part of the run.
-    lora = experiment.training.lora is not None and init is not None
-    base = {"path": str(init.absolute()), "hash": weights_hash(init)} if lora and init is not None else None
+    # What is trained means nothing beside other weights, and those are not part of the run.
+    beside = experiment.training.held_in is not None and init is not None
+    base = {"path": str(init.absolute()), "hash": weights_hash(init)} if beside and init is not None else None
     described = config.to_dict(experiment)
     if isinstance(experiment.data, ClipsData):
         described["data"]["path"] = str(Path(experiment.data.path).absolute())  # `generate` may run elsewhere

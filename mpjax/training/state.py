@@ -32,8 +32,8 @@ class TrainState(flax.struct.PyTreeNode):
         carry: what the stage's forcing keeps between updates.
         key: the run's random key; update n uses `fold_in(key, n)`.
         faults: updates that were not finite; None where the run ends at the first (`training.nonfinite`).
-        base: what the network reads besides `params` and the run neither trains, averages nor saves: the weights beside
-            which adapters are trained; None where there are none.
+        base: what the network reads besides `params` and the run neither trains, averages nor saves: weights that no
+            stage trains, and the scales of an adapter; None where the run owns the whole network.
     """
 
     step: jax.Array
@@ -61,8 +61,10 @@ class StateFactory:
         batch: shapes of a batch (`jax.ShapeDtypeStruct` leaves).
         mesh: devices.
         counts_faults: whether the states have `faults`.
-        lora: the adapter to train, if any; then what no stage trains is the `base` of the states.
-        trained: names of the trainable sets of all stages; needed with `lora`.
+        lora: the adapter to train, if any.
+        base_dtype: what the `base` of the states is held in, all that no stage trains; None where they have none. An
+            adapter needs one.
+        trained: names of the trainable sets of all stages; needed with `base_dtype`.
     """
 
     denoiser: Denoiser
@@ -71,7 +73,12 @@ class StateFactory:
     mesh: Mesh
     counts_faults: bool = False
     lora: Lora | None = None
+    base_dtype: str | None = None
     trained: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.lora is not None and self.base_dtype is None:
+            raise ValueError("an adapter is trained beside a base: give base_dtype")
 
     def _carry(self, stage: Stage) -> Carry:
         """What the forcing of a stage keeps, before its first update, boxed where it is sharded as the batch."""
@@ -88,13 +95,16 @@ class StateFactory:
             jnp.zeros((1, *self.batch.reference.shape[1:])),
             jnp.zeros((1, *self.batch.segments.shape[2:])),
         )
-        lora = self.lora
-        if lora is None:
+        dtype = self.base_dtype
+        if dtype is None:
             return params, None
-        adapter = init_adapter(lora, jax.random.fold_in(key, 2), params)
+        adapter, constants = None, None
+        if self.lora is not None:
+            adapter = init_adapter(self.lora, jax.random.fold_in(key, 2), params)
+            constants = scales(self.lora, params)
         own, rest = partition(merge(params, adapter), *self.trained)
-        base = jax.tree.map(lambda x: x.astype(lora.base_dtype), pruned(rest))
-        return pruned(own), merge(base, scales(lora, params))
+        base = jax.tree.map(lambda x: x.astype(dtype), pruned(rest))
+        return pruned(own), merge(base, constants)
 
     def _boxed(self, stage: Stage) -> TrainState:
         """A fresh state whose parameters and carry are boxed with logical axis names."""
@@ -119,6 +129,11 @@ class StateFactory:
         """A fresh state at step 0, still without its base (`initialize.with_base`)."""
         shardings = self.shardings(stage).replace(base=None)
         make = jax.jit(lambda: nn.unbox(self._boxed(stage)).replace(base=None), out_shardings=shardings)
+        return make()
+
+    def fresh_base(self, stage: Stage) -> Any:
+        """A base drawn at random, where its weights do not matter, as in a timing; None where states have none."""
+        make = jax.jit(lambda: nn.unbox(self._boxed(stage)).base, out_shardings=self.shardings(stage).base)
         return make()
 
     def abstract(self, stage: Stage) -> TrainState:

@@ -4,7 +4,7 @@ import pytest
 
 from configs.ablations import forcing_t0, memory_t0, rope_t0
 from mpjax import config
-from mpjax.ablation.cells import arm_experiment, make_cell, scaled
+from mpjax.ablation.cells import arm_experiment, check_shapes, make_cell, scaled
 from mpjax.ablation.design import Ablation, load, merged
 from mpjax.errors import InputError
 from mpjax.experiment import fingerprint
@@ -113,6 +113,16 @@ def test_mistakes_of_a_cell_are_named(changes, said):
     ablation = design(**{"arms": [{"name": "teacher"}], **changes})
     with pytest.raises(InputError, match=said):
         make_cell(ablation, ablation.arm("teacher"), 0)
+
+
+def test_an_arm_may_train_an_adapter_of_what_another_left():
+    styled = {"training": {"lora": {"rank": 2}, "stages": {"0": {"trainable": "lora"}}}}
+    arms = [{"name": "teacher"}, {"name": "styled", "init": "teacher", "overrides": styled}]
+    ablation = design(arms=arms)
+    check_shapes([make_cell(ablation, arm, 0) for arm in ablation.arms])
+    ablation = design(arms=[arms[0], {"name": "styled", "overrides": styled}])
+    with pytest.raises(InputError, match=r"arm styled: training.lora .* name their arm in init"):
+        check_shapes([make_cell(ablation, arm, 0) for arm in ablation.arms])
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,6 @@ def test_bfloat16_kernels_stay_so():
         ({"rank": 0}, "rank is 0: it must be at least 1"),
         ({"alpha": float("inf")}, "alpha is inf: it must be above 0"),
         ({"initial": "ones"}, "one of kaiming, normal"),
-        ({"base_dtype": "int8"}, "one of float32, bfloat16"),
     ],
 )
 def test_what_is_refused(fields, said):

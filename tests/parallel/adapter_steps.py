@@ -39,7 +39,9 @@ def updates(shape):
         steps=3, forcing=Direct(), trainable="lora", optimizer=Optimizer(learning_rate=0.01), curriculum=((0, 3),)
     )
     mesh = MeshShape(**shape).build()
-    factory = StateFactory(denoiser=denoiser, seed=0, batch=batch, mesh=mesh, lora=SPEC, trained=("lora",))
+    factory = StateFactory(
+        denoiser=denoiser, seed=0, batch=batch, mesh=mesh, lora=SPEC, base_dtype="float32", trained=("lora",)
+    )
     weights = perturbed_params(denoiser, batch)
     base = jax.tree.map(jax.device_put, merge(weights, scales(SPEC, weights)), factory.shardings(stage).base)
     state = factory.create(stage).replace(base=base)

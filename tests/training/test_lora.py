@@ -50,8 +50,10 @@ def test_what_a_run_owns():
     names = ("lora_and_memory", "output_head")
     denoiser = Denoiser(tiny_architecture())
     batch = tiny_batch(denoiser.architecture)
-    spec = dataclasses.replace(SPEC, base_dtype="bfloat16")
-    factory = StateFactory(denoiser=denoiser, seed=0, batch=batch, mesh=MeshShape().build(), lora=spec, trained=names)
+    mesh = MeshShape().build()
+    factory = StateFactory(
+        denoiser=denoiser, seed=0, batch=batch, mesh=mesh, lora=SPEC, base_dtype="bfloat16", trained=names
+    )
     stage = Stage(steps=1, trainable=names[0], curriculum=((0, 3),))
     state = factory.abstract(stage)
     rooms = {path.split("/")[0] for path in paths_of(state.params)}
@@ -76,7 +78,13 @@ def test_the_loss_falls_and_the_base_keeps_its_bits():
     batch = tiny_batch(denoiser.architecture, segments=1)
     stage = Stage(steps=30, trainable="lora", optimizer=Optimizer(learning_rate=2e-2), curriculum=((0, 1),))
     factory = StateFactory(
-        denoiser=denoiser, seed=0, batch=batch, mesh=MeshShape().build(), lora=SPEC, trained=("lora",)
+        denoiser=denoiser,
+        seed=0,
+        batch=batch,
+        mesh=MeshShape().build(),
+        lora=SPEC,
+        base_dtype="float32",
+        trained=("lora",),
     )
     weights = perturbed_params(denoiser, batch)
     base = merge(weights, lora.scales(SPEC, weights))

@@ -24,12 +24,11 @@ from mpjax.interop.checkpoint_files import CONFIG, OWN_FILE, Checkpoint, TensorI
 from mpjax.interop.checkpoint_writer import CheckpointWriter, default_files, write_index
 from mpjax.interop.convert.output_folder import building, is_finished, write_description
 from mpjax.interop.layout import Entry
-from mpjax.interop.orbax_arrays import read_step
 from mpjax.interop.stored_array import StoredArray
 from mpjax.interop.transformer_config import to_config
 from mpjax.interop.transformer_names import transformer_entries
 from mpjax.progress import ByteProgress
-from mpjax.weights import latest_step, read_run
+from mpjax.weights import latest_step, read_run, whole_arrays
 
 Say = Callable[[str], None]
 
@@ -50,10 +49,10 @@ def export_run(folder: Path, output: Path, *, dtype: np.dtype | None = None, say
     """
     # -- Check -----------------------------------------------------------------------------------------------------
     run, step = read_run(folder), latest_step(folder)
-    if run.base is not None:
+    if run.experiment is not None and run.experiment.training.lora is not None:
         raise InputError(f"{folder} holds adapters alone: add --lora-format to write them as a LoRA file")
     entries = transformer_entries(run.model)
-    arrays = _matched(read_step(folder / "checkpoints" / str(step)), entries, folder)
+    arrays = _matched(whole_arrays(run, step)[0], entries, folder)
     codec = run.codec.spec()
     vae = Path(codec["weights"]) if "weights" in codec else None
     place = "." if vae is None else "transformer"
