@@ -242,9 +242,12 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--mesh", help="such as data=8,fsdp=64 (default: fsdp as far as its shares are whole tiles)")
     verb.add_argument(
-        "--step", action="append", help="'stage 1', 'stage 2', … or generate; repeatable (default: all of them)"
+        "--step",
+        action="append",
+        help="'stage 1', …, generate or decode; repeatable (default: all but decode)",
     )
     verb.add_argument("--segments", type=int, help="of a video in training (default: training.segments)")
+    verb.add_argument("--memory", type=float, help="GB of another card that the chip stands in for (default: its own)")
     verb.add_argument("--quick", action="store_true", help="let the compiler optimise less: a third of the time")
     verb.add_argument("--search", action="store_true", help="find the smallest slice that each stage fits")
     verb.add_argument("--compiles", type=int, default=10, help="of the search for a stage, at most (default: 10)")

@@ -216,6 +216,7 @@ def plan(args: argparse.Namespace, overrides: list[str]) -> None:
         mesh=args.mesh or "",
         steps=tuple(args.step or ()),
         segments=args.segments,
+        memory=None if args.memory is None else 1e9 * args.memory,
         search=args.search,
         quick=args.quick,
         compiles=args.compiles,

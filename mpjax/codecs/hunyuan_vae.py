@@ -211,7 +211,7 @@ class HunyuanVaeCodec:
 
     def _tiles(self, tiles: Callable[[Network, Tiling], TileStream], method: str) -> TileStream:
         """The network's `method` on tiles along time, and in space where asked."""
-        network = _compiled(self.sizes, self.dtype, method)
+        network = compiled_network(self.sizes, self.dtype, method)
 
         def run(x: np.ndarray) -> np.ndarray:
             params = _parameters(self.weights, self.sizes)
@@ -233,6 +233,7 @@ def _parameters(weights: str, architecture: VaeArchitecture) -> dict[str, Any]:
 
 
 @functools.cache
-def _compiled(architecture: VaeArchitecture, dtype: str, method: str) -> Callable[[dict[str, Any], np.ndarray], Any]:
+def compiled_network(architecture: VaeArchitecture, dtype: str, method: str) -> jax.stages.Wrapped:
+    """The program that runs a tile, `encode` or `decode`: (parameters, `[1, t, h, w, c]`) → what `vae.Vae` makes."""
     vae = Vae(architecture, jnp.dtype(dtype))
     return jax.jit(lambda params, x: vae.apply({"params": params}, x, method=method))

@@ -131,6 +131,12 @@ def decoding_tiles(decode: Network, tiling: Tiling) -> TileStream:
     return _stream(decode, tiling, (TIME_FACTOR, 1), (SPACE_FACTOR, 1))
 
 
+def largest_latent_tile(tiling: Tiling, height: int, width: int) -> tuple[int, int, int]:
+    """(t, h, w) of the largest piece of latents `[b, t, height, width, c]` that is decoded at once."""
+    side = tiling.side // SPACE_FACTOR if tiling.spatial else max(height, width)
+    return tiling.frames // TIME_FACTOR + 1, min(height, side), min(width, side)
+
+
 def _stream(network: Network, tiling: Tiling, time: tuple[int, int], space: tuple[int, int]) -> TileStream:
     if tiling.spatial:
         network = _spatial(network, _steps(tiling.side, tiling.side_stride, *space))

@@ -16,7 +16,7 @@ from mpjax.parallel.mesh import MeshShape, parse_mesh
 from mpjax.plan.chips import CHIPS, parse_slice
 from mpjax.plan.figure import scaling_figures
 from mpjax.plan.meshes import spread
-from mpjax.plan.row import GENERATE, Row
+from mpjax.plan.row import DECODE, GENERATE, Row
 from mpjax.plan.search import MOST_COMPILES, Parameters, search
 from mpjax.plan.steps import network_inputs, tokens_of, topology_devices
 from mpjax.plan.store import Store
@@ -35,9 +35,10 @@ class Request:
     Attributes:
         topologies: slices, `v5p:8x8x8`, or with `search` chips, `v5p`.
         mesh: `fsdp=256,context=2`; empty is `default_mesh`.
-        steps: `stage 1`, … or `generate`; empty are all stages and `generate`, or with `search` all stages.
+        steps: `stage 1`, …, `generate` or `decode`; empty are all stages and `generate`, or with `search` all stages.
         segments: of a video in training.
         search: look for the smallest slice that fits.
+        memory: bytes of the card that a chip stands in for; None: the chip's own.
         quick: let the compiler optimise less.
         compiles: of the search for a step, at most.
         cache: folder of compiled rows.
@@ -49,6 +50,7 @@ class Request:
     steps: tuple[str, ...] = ()
     segments: int | None = None
     search: bool = False
+    memory: float | None = None
     quick: bool = False
     compiles: int = MOST_COMPILES
     cache: Path = Path("runs/plan")
@@ -62,13 +64,18 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
         InputError: a flag names nothing that exists, or the TPU compiler is not installed.
     """
     stages = [f"stage {i + 1}" for i in range(len(experiment.training.stages))]
-    known = stages if request.search else [*stages, GENERATE]
-    steps = request.steps or tuple(known)
+    usual = stages if request.search else [*stages, GENERATE]
+    known = usual if request.search else [*usual, DECODE]
+    steps = request.steps or tuple(usual)
     for step in steps:
         if step not in known:
             raise InputError(f"--step is {step!r}: it must be one of {', '.join(known)}")
     if request.compiles < 1:
         raise InputError(f"--compiles is {request.compiles}: it must be at least 1")
+    if request.memory is not None and not 0 < request.memory < float("inf"):
+        raise InputError(f"--memory is {request.memory / 1e9:g}: give the gigabytes of a card, such as 80")
+    if request.memory is not None and request.search:
+        raise InputError("--memory has no effect on --search, whose chips have their own: leave one of them out")
     segments = experiment.training.segments if request.segments is None else request.segments
     if segments < 1:
         raise InputError(f"--segments is {segments}: it must be at least 1")
@@ -80,7 +87,7 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
             raise InputError(f"--topology is {topology!r}: with --search it is one of {', '.join(CHIPS)}")
         else:
             topology_devices(f"{topology}:{CHIPS[topology].slices[0]}")  # is the compiler there?
-    store = Store(request.cache, request.quick)
+    store = Store(request.cache, request.quick, request.memory)
     rows = []
     for topology, step in itertools.product(request.topologies, steps):
         if request.search:
@@ -132,10 +139,11 @@ def count(experiment: Experiment, trainable: str) -> Parameters:
     """Parameters of the network, and those of a trainable set.
 
     Raises:
-        InputError: the run trains an adapter, whose state is another.
+        InputError: the run owns a part of the network alone, which is another state.
     """
-    if experiment.training.lora is not None:
-        raise InputError("--search does not know the state of training.lora: name a slice, --topology=v5e:2x2")
+    if experiment.training.held_in is not None:
+        name = "base_dtype" if experiment.training.lora is None else "lora"
+        raise InputError(f"--search does not know the state of training.{name}: name a slice, --topology=v5e:2x2")
     params, _ = network_inputs(experiment)
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
     return Parameters(all=size(params), trained=size(partition(params, trainable)[0]))

@@ -11,11 +11,20 @@ from mpjax.experiment import Experiment
 from mpjax.parallel.mesh import AXES, MeshShape
 from mpjax.plan.chips import Slice, parse_slice
 from mpjax.plan.hlo import traffic
-from mpjax.plan.operations import chips_at_work, generate_operations, train_operations
-from mpjax.plan.steps import global_batch, lower_generate_step, lower_train_step, mesh_on, tokens_of, topology_devices
+from mpjax.plan.operations import Operations, chips_at_work, generate_operations, train_operations
+from mpjax.plan.steps import (
+    global_batch,
+    lower_decode_step,
+    lower_generate_step,
+    lower_train_step,
+    mesh_on,
+    tokens_of,
+    topology_devices,
+)
 
 GENERATE = "generate"
-MOST = 0.9  # of the HBM that a step may take
+DECODE = "decode"
+MOST = 0.9  # of a chip's memory that a step may take
 _QUICK = "O1"  # XLA's level of optimisation with `--quick`
 
 
@@ -25,12 +34,13 @@ class Row:
 
     Attributes:
         topology, mesh, remat: where and how; the mesh in words.
-        step: `stage 1`, `stage 2`, … or `generate`.
+        step: `stage 1`, `stage 2`, …, `generate`, or `decode`, which is one tile.
         chips, videos, segments: how many; videos are the global batch.
         arguments, temporaries, peak: what the compiler plans in HBM; peak is all that lives at once.
-        memory: HBM of a chip.
+        memory: of a chip: its HBM, or that of the card it stands in for.
+        host: bytes of the host's memory that the program uses.
         error: what the compiler says where there is not enough memory for it to finish; then the rest is 0.
-        useful, executed: operations of all chips (`operations`).
+        useful, executed: operations of all chips (`operations`); 0 where they are not counted, those of a tile.
         accessed: bytes of HBM read and written.
         moved, collectives: bytes sent and number, by kind of collective.
         compute_seconds, memory_seconds, link_seconds: each alone at its data sheet's speed.
@@ -50,6 +60,7 @@ class Row:
     arguments: float = 0.0
     temporaries: float = 0.0
     peak: float = 0.0
+    host: float = 0.0
     error: str = ""
     useful: float = 0.0
     executed: float = 0.0
@@ -65,7 +76,7 @@ class Row:
 
     @property
     def fits(self) -> bool:
-        """Whether it compiles into 90 % of the HBM."""
+        """Whether it compiles into 90 % of the memory."""
         return not self.error and self.peak <= MOST * self.memory
 
     @property
@@ -106,9 +117,24 @@ def _optimising_less() -> Iterator[None]:
 
 
 def compile_row(
-    experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int, quick: bool = False
+    experiment: Experiment,
+    topology: str,
+    shape: MeshShape,
+    step: str,
+    segments: int,
+    quick: bool = False,
+    memory: float | None = None,
 ) -> Row:
-    """Compiles a step, `stage N` or `generate`, and reads what came out; `quick` lets the compiler optimise less.
+    """Compiles a step and reads what came out.
+
+    Args:
+        experiment: what runs.
+        topology: the slice.
+        shape: the mesh over it.
+        step: `stage N`, `generate` or `decode`.
+        segments: of a video in training.
+        quick: let the compiler optimise less.
+        memory: bytes of the card that a chip stands in for; None: the chip's own.
 
     Raises:
         InputError: the topology or the mesh does not exist.
@@ -120,6 +146,10 @@ def compile_row(
         videos = segments = 1
         lower = lambda: lower_generate_step(experiment, mesh)  # noqa: E731
         operations = generate_operations(experiment, tokens)
+    elif step == DECODE:
+        videos = segments = 1
+        lower = lambda: lower_decode_step(experiment, mesh)  # noqa: E731
+        operations = Operations(useful=0.0, executed=0.0)
     else:
         number = int(step.removeprefix("stage "))
         stage = experiment.training.stages[number - 1]
@@ -134,7 +164,7 @@ def compile_row(
         chips=place.size,
         videos=videos,
         segments=segments,
-        memory=place.chip.memory,
+        memory=place.chip.memory if memory is None else memory,
         useful=operations.useful,
         executed=operations.executed,
         quick=quick,
@@ -158,6 +188,7 @@ def compile_row(
         arguments=plan.argument_size_in_bytes,
         temporaries=plan.temp_size_in_bytes,
         peak=held + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes,
+        host=plan.host_argument_size_in_bytes + plan.host_temp_size_in_bytes,
         accessed=found.memory,
         moved=found.moved,
         collectives=found.count,

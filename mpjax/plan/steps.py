@@ -11,32 +11,39 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec, compiled_network
 from mpjax.conditioning.pretrained import IMAGE_TOKENS, TEXT_TOKENS
 from mpjax.data.batch import Batch
 from mpjax.errors import InputError
-from mpjax.experiment import Experiment, RecallWorldData
+from mpjax.experiment import ClipsData, Experiment, RecallWorldData
 from mpjax.generation.rollout import segment_sampler
+from mpjax.interop.vae_names import vae_shapes
 from mpjax.models.autoregressive import start_video
 from mpjax.models.encoders import Condition
 from mpjax.models.flops import Tokens, token_counts
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.vae import VaeArchitecture
+from mpjax.models.vae_tiling import Tiling, largest_latent_tile
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
+from mpjax.plan.chips import parse_slice
 from mpjax.training.compiled_step import stage_step, state_factory
 from mpjax.training.curriculum import total_steps
-from mpjax.training.state import StateFactory
 
 
 def topology_devices(name: str) -> list:
     """The devices of a TPU slice, which need not exist.
 
     Raises:
-        InputError: the TPU compiler is not installed, or does not know this slice.
+        InputError: the TPU compiler is not installed, or does not know this slice, or it is none.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("the TPU compiler is missing: pip install -r requirements-plan.txt")
+    # The compiler takes hosts to have several chips, unless it is told.
+    one = parse_slice(name).size == 1
+    options = {"chips_per_host_bounds": (1, 1, 1)} if one else {}
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except Exception as error:  # the compiler raises JaxRuntimeError, ValueError or RuntimeError, by the mistake
         raise InputError(
             f"topology {name}: the TPU compiler refuses it ({' '.join(str(error).split())[:200]})"
@@ -125,8 +132,7 @@ def lower_generate_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowere
     """One segment of one video: every step of the sampler, then history and memory."""
     batch = example_batch(experiment, 1, 1)
     denoiser = Denoiser(experiment.model, experiment.guidance)
-    factory = StateFactory(denoiser=denoiser, seed=experiment.seed, batch=batch, mesh=mesh)
-    params = factory.abstract(experiment.training.stages[0]).params
+    params = _generating_weights(experiment, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     prompt = _placed(_prompts(experiment, (1,)), whole)
     guided = experiment.classifier_free.active and experiment.model.encoders is None
@@ -136,6 +142,39 @@ def lower_generate_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowere
         key, number = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((), jnp.int32)))
         arguments = _placed((video, key, number), whole)
         return jax.jit(sample, out_shardings=whole).lower(params, *arguments, prompt, prompt if guided else None)
+
+
+def lower_decode_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowered:
+    """The autoencoder on the largest tile that it decodes, with the network's weights lying beside, as in generation.
+
+    Its sizes are HunyuanVideo's own; the folder `data.vae` is not read.
+
+    Raises:
+        InputError: the experiment has no autoencoder.
+    """
+    data = experiment.data
+    if not isinstance(data, ClipsData) or not data.vae:
+        raise InputError("--step=decode is a tile of an autoencoder, which this experiment has not: set data.vae")
+    architecture, whole = VaeArchitecture(), NamedSharding(mesh, PartitionSpec())
+    tiling = Tiling(spatial=data.vae_tiles in ("decode", "both"))
+    tile = largest_latent_tile(tiling, *experiment.latent_size)
+    vae, latents = vae_shapes(architecture), jax.ShapeDtypeStruct((1, *tile, architecture.channels), jnp.float32)
+    decode = compiled_network(architecture, HunyuanVaeCodec.dtype, "decode")
+
+    def beside(weights: Any, vae: Any, latents: jax.Array) -> jax.Array:
+        del weights  # they are in the memory all the same
+        return decode(vae, latents)
+
+    with jax.set_mesh(mesh):
+        program = jax.jit(beside, keep_unused=True, out_shardings=whole)
+        return program.lower(_generating_weights(experiment, mesh), _placed(vae, whole), _placed(latents, whole))
+
+
+def _generating_weights(experiment: Experiment, mesh: Mesh) -> Any:
+    """Shapes of the weights that a run of the experiment leaves: adapters live, frozen ones in their own dtype."""
+    batch = example_batch(experiment, 1, 1)
+    denoiser = Denoiser(experiment.model, experiment.guidance)
+    return state_factory(experiment, denoiser, batch, mesh).abstract(experiment.training.stages[-1]).averaged
 
 
 def mesh_on(devices: list, shape: MeshShape) -> Mesh:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mpjax import codecs
-from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec, _compiled
+from mpjax.codecs.hunyuan_vae import HunyuanVaeCodec, compiled_network
 from mpjax.errors import InputError
 from mpjax.experiment import ClipsData
 from mpjax.models.vae import Posterior
@@ -32,7 +32,7 @@ def codec(folder):
 @functools.cache
 def network(method):
     """The bare network, on host arrays; `tests/models/test_vae.py` compares it with diffusers."""
-    params, run = tiny_vae.params(), _compiled(tiny_vae.ARCHITECTURE, "float32", method)
+    params, run = tiny_vae.params(), compiled_network(tiny_vae.ARCHITECTURE, "float32", method)
     return lambda x: np.asarray(run(params, x))
 
 

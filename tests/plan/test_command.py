@@ -14,11 +14,14 @@ from jax.sharding import AbstractMesh
 
 from mpjax import experiment
 from mpjax.errors import InputError
+from mpjax.interop.transformer_names import parameter_shapes
 from mpjax.parallel.mesh import AXES, MeshShape
 from mpjax.plan import command, row, store
 from mpjax.plan.command import Request, plan
 from mpjax.plan.row import Row
+from mpjax.plan.steps import lower_decode_step, lower_generate_step, tokens_of
 from mpjax.plan.tables import sentence, table
+from mpjax.training.trainable import partition
 from tests.training.runs import ROOT
 
 SMOKE = experiment.load("configs/framepack_f1_13b.py:smoke")
@@ -53,9 +56,9 @@ def compiler(monkeypatch):
     """A stand-in: every step is `ROW`; gives the list of those it was asked for."""
     asked = []
 
-    def compile_row(experiment, topology, shape, step, segments, quick):
+    def compile_row(experiment, topology, shape, step, segments, quick, memory):
         asked.append((experiment.model.remat, topology, shape, step, segments))
-        return dataclasses.replace(ROW, step=step)
+        return dataclasses.replace(ROW, step=step, memory=memory or ROW.memory)
 
     monkeypatch.setattr(store, "compile_row", compile_row)
     monkeypatch.setattr(store, "version", lambda name: "1")
@@ -76,6 +79,32 @@ def test_every_stage_and_generation_by_default_and_what_was_compiled_is_kept(com
     assert (tmp_path / "plan.md").read_text() == table(first)
 
 
+def test_a_chip_stands_in_for_another_card(compiler, monkeypatch, tmp_path):
+    """Rows are kept by the memory they are compared with; a program that uses the host's says how much of it."""
+    request = Request(topologies=("v5p:1x1x1",), steps=("stage 1",), cache=tmp_path)
+    for memory, fits in ((80e9, True), (8.8e9, False), (None, True)):
+        (found,) = plan(SMOKE, dataclasses.replace(request, memory=memory), print)
+        assert (found.memory, found.fits) == (memory or ROW.memory, fits)
+    assert len(compiler) == 3
+    monkeypatch.setattr(row, "topology_devices", lambda name: [])
+    monkeypatch.setattr(row, "mesh_on", lambda devices, shape: AbstractMesh((1, 1, 1, 1), AXES))
+    monkeypatch.setattr(row, "lower_train_step", lambda *_: Compiled())
+    one = row.compile_row(SMOKE, "v5p:1x1x1", MeshShape(), "stage 1", 2, memory=80e9)
+    assert (one.memory, one.host) == (80e9, 7)
+    assert "host" not in sentence(ROW) and "fits; 9 GB of the host" in sentence(dataclasses.replace(ROW, host=9e9))
+
+
+@pytest.mark.parametrize(("name", "trained"), [("framepack_f1_lora", {"lora"}), ("framepack_f1_head", {"head"})])
+def test_generation_reads_the_weights_that_its_run_leaves(name, trained):
+    """What is trained in float32, as are the scales of adapters, and what is not in bfloat16."""
+    run = experiment.load(f"configs/{name}.py:smoke")
+    params = lower_generate_step(run, MeshShape().build()).args_info[0][0]
+    paths = {tuple(key.key for key in path): leaf.dtype for path, leaf in jax.tree.leaves_with_path(params)}
+    for path, dtype in paths.items():
+        assert dtype == ("float32" if trained & set(path) else "bfloat16"), path
+    assert any(trained & set(path) for path in paths)
+
+
 def test_search_says_the_best_of_each_stage(compiler, tmp_path):
     said = []
     rows = plan(SMOKE, Request(topologies=("v6e",), search=True, steps=("stage 2",), cache=tmp_path), said.append)
@@ -89,11 +118,13 @@ def test_search_says_the_best_of_each_stage(compiler, tmp_path):
         ({"topologies": ("h100:8",)}, "chips are v5e, v5p, v6e"),
         ({"topologies": ("v6e:0x2",)}, "write CHIP:SHAPE"),
         ({"topologies": ("v6e:2x2",), "search": True}, "with --search it is one of v5e"),
-        ({"topologies": ("v6e:2x2",), "steps": ("stage 3",)}, "one of stage 1, stage 2, generate"),
+        ({"topologies": ("v6e:2x2",), "steps": ("stage 3",)}, "one of stage 1, stage 2, generate, decode"),
         ({"topologies": ("v6e",), "search": True, "steps": ("generate",)}, "one of stage 1, stage 2"),
         ({"topologies": ("v6e:2x2",), "segments": 0}, "--segments is 0"),
         ({"topologies": ("v6e",), "search": True, "compiles": 0}, "--compiles is 0"),
         ({"topologies": ("v6e:2x2",), "mesh": "model=2"}, "mesh is 'model=2'"),
+        ({"topologies": ("v6e:2x2",), "memory": 0.0}, "--memory is 0: give the gigabytes"),
+        ({"topologies": ("v6e",), "search": True, "memory": 8e10}, "--memory has no effect on --search"),
     ],
 )
 def test_bad_flags_are_named(fields, words, compiler):
@@ -119,16 +150,61 @@ def test_a_row_in_words_and_in_a_table():
         assert part in words
     lines = table([ROW, dataclasses.replace(ROW, error="no room")]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].endswith("| 8 GB | 25% | 2 GB | 0.50 s | 50% | 20 s |") and "does not compile" in lines[3]
+    assert (
+        lines[2].endswith("| 8 GB | 25% of 32 GB | – | 2 GB | 0.50 s | 50% | 20 s |") and "does not compile" in lines[3]
+    )
 
 
 @needs_compiler
 def test_a_small_step_through_the_tpu_compiler(tmp_path):
     """The command itself; 8 GB of bfloat16 would not be a test, but every kind of array and loop is in it."""
     arguments = ["--config=configs/framepack_f1_13b.py:smoke", "--topology=v5e:2x2", "--mesh=fsdp=2,tensor=2"]
-    arguments += ["--step=stage 2", "--segments=2", f"--cache={tmp_path}/cache", f"--out={tmp_path}"]
+    said = plan_command(tmp_path, *arguments, "--step=stage 2", "--segments=2")
+    assert "stage 2 on v5e:2x2, fsdp 2 × tensor 2" in said and "all-gather" in said
+    assert "| stage 2 | v5e:2x2 |" in (tmp_path / "plan.md").read_text()
+
+
+def test_a_tile_is_decoded_beside_the_weights():
+    """480×832 in tiles of 32 × 32 latents; weights that the program does not read are arguments all the same."""
+    small = ["dual_blocks=1", "single_blocks=1", "refiner_blocks=1", "heads=1", "memory=None"]
+    flags = [f"--config.model.{field}" for field in small]
+    run = experiment.load("configs/framepack_f1_head.py", flags)
+    lowered = lower_decode_step(run, MeshShape().build())
+    weights, vae, latents = lowered.args_info[0]
+    assert latents.shape == (1, 5, 32, 32, 16)
+    assert sum(x.size for x in jax.tree.leaves(vae)) == 246_478_803
+    head = partition(parameter_shapes(run.model), "output_head")[0]
+    size = sum(x.size for x in jax.tree.leaves(parameter_shapes(run.model)))
+    trained = sum(x.size for x in jax.tree.leaves(head))
+    assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(weights)) == 2 * size + 2 * trained
+    kept = lowered.as_text().split("func.func public @main(")[1].split(") -> ")[0].count("%arg")
+    assert kept == len(jax.tree.leaves(lowered.args_info))
+    whole = experiment.load("configs/framepack_f1_head.py", [*flags, "--config.data.vae_tiles=none"])
+    assert lower_decode_step(whole, MeshShape().build()).args_info[0][2].shape == (1, 5, 60, 104, 16)
+    with pytest.raises(InputError, match=r"set data\.vae"):
+        lower_decode_step(experiment.load("configs/recall_tiny.py:smoke"), MeshShape().build())
+    words = sentence(dataclasses.replace(ROW, step="decode", useful=0.0))
+    assert "remat full: one tile" in words and "operations" not in words
+    assert "| – | – | 20 s |" in table([dataclasses.replace(ROW, step="decode", useful=0.0)])
+
+
+@needs_compiler
+def test_blocks_wait_in_the_host_of_one_chip(tmp_path):
+    """`remat=offload`: the inputs of two dual and three single blocks, their tokens by 32 numbers."""
+    blocks = ["--config.model.dual_blocks=2", "--config.model.single_blocks=3"]
+    arguments = ["--config=configs/framepack_f1_lora.py:smoke", "--topology=v5e:1x1", "--memory=80", "--step=stage 1"]
+    said = plan_command(tmp_path, *arguments, "--segments=1", "--quick", "--config.model.remat=offload", *blocks)
+    assert "stage 1 on v5e:1x1, one chip, remat offload" in said and "of 80 GB" in said
+    (found,) = json.loads((tmp_path / "plan.json").read_text())["rows"]
+    run = experiment.load("configs/framepack_f1_lora.py:smoke")
+    tokens = tokens_of(run)
+    kept = (2 + 3) * (tokens.latents + tokens.context) * run.model.width * 4
+    assert kept <= found["host"] <= 2 * kept  # tiles are full, numbers may not be
+
+
+def plan_command(folder, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "mpjax", "plan", *arguments],
+        [sys.executable, "-m", "mpjax", "plan", *arguments, f"--cache={folder}/cache", f"--out={folder}"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -138,8 +214,7 @@ def test_a_small_step_through_the_tpu_compiler(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "stage 2 on v5e:2x2, fsdp 2 × tensor 2" in done.stdout and "all-gather" in done.stdout
-    assert "| stage 2 | v5e:2x2 |" in (tmp_path / "plan.md").read_text()
+    return done.stdout
 
 
 class Compiled:
@@ -150,7 +225,8 @@ class Compiled:
 
     def memory_analysis(self):
         names = ("argument", "output", "alias", "temp", "generated_code")
-        return types.SimpleNamespace(**{f"{name}_size_in_bytes": 0 for name in names})
+        sizes = {f"{name}_size_in_bytes": 0 for name in names}
+        return types.SimpleNamespace(**sizes, host_argument_size_in_bytes=3, host_temp_size_in_bytes=4)
 
     def as_text(self):
         return "ENTRY %main (x: f32[8]) -> f32[8] {\n  ROOT %x = f32[8]{0} parameter(0)\n}"
@@ -213,8 +289,8 @@ def test_quick_is_said_and_leaves_the_process_as_it_was(monkeypatch):
 def test_several_slices_are_drawn_and_quick_rows_are_kept_apart(compiler, monkeypatch, tmp_path):
     compile_one = store.compile_row
 
-    def sized(experiment, topology, shape, step, segments, quick):
-        found = compile_one(experiment, topology, shape, step, segments, quick)
+    def sized(experiment, topology, shape, step, segments, quick, memory):
+        found = compile_one(experiment, topology, shape, step, segments, quick, memory)
         return dataclasses.replace(found, chips=shape.data * shape.fsdp, quick=quick)
 
     monkeypatch.setattr(store, "compile_row", sized)
