@@ -20,6 +20,7 @@ from mpjax.diffusion.samplers import Euler, UniPC
 from mpjax.errors import InputError
 from mpjax.models.architecture import Architecture
 from mpjax.models.lora import Lora
+from mpjax.models.quantization import Quantization
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.processes import Processes
 from mpjax.training.curriculum import Stage
@@ -27,6 +28,8 @@ from mpjax.training.nonfinite import AnyPolicy, RollBack, Stop
 from mpjax.training.trainable import LORA_SETS
 
 BASE_DTYPES = ("float32", "bfloat16")
+# Fields of `Training` that leave weights where they are.
+BASE_FIELDS = ("lora", "base_dtype", "base_quantization")
 # Fields of `Training` that may change between two starts of one run.
 OBSERVATION = (
     "log_every",
@@ -191,6 +194,8 @@ class Training:
         base_dtype: of the weights that no stage trains, `float32` or `bfloat16`: they stay in those of `--init`, and
             out of averages and checkpoints. None: the run owns the whole network in float32, unless it trains an
             adapter, whose base is float32 then.
+        base_quantization: which of these weights are quantised, from what `base_dtype` (None: float32) makes of them;
+            None: none. `model.remat` "full" or "dots" keeps those of one block at a time multiplied out.
     """
 
     stages: tuple[Stage, ...]
@@ -209,11 +214,17 @@ class Training:
     nonfinite: AnyPolicy = Stop()
     lora: Lora | None = None
     base_dtype: str | None = None
+    base_quantization: Quantization | None = None
+
+    @property
+    def base_field(self) -> str | None:
+        """The name of the field that gives the run a base; None: there is none."""
+        return next((name for name in BASE_FIELDS if getattr(self, name) is not None), None)
 
     @property
     def held_in(self) -> str | None:
-        """`base_dtype`, with what None means to a run of adapters; None: there is no base."""
-        return "float32" if self.lora is not None and self.base_dtype is None else self.base_dtype
+        """`base_dtype`, with what None means to a run that has a base nevertheless; None: there is none."""
+        return None if self.base_field is None else self.base_dtype or "float32"
 
     def __post_init__(self):
         if not self.stages:
@@ -236,9 +247,9 @@ class Training:
                 raise InputError(f"stages[{i}].trainable is {stage.trainable!r}: set training.lora to its rank")
             if self.lora is not None and stage.trainable == "all":
                 raise InputError(f"stages[{i}].trainable is 'all', but training.lora freezes weights: use 'lora'")
-            if self.base_dtype is not None and stage.trainable == "all":
+            if self.base_field is not None and stage.trainable == "all":
                 raise InputError(
-                    f"stages[{i}].trainable is 'all', which leaves no weights to hold in base_dtype: set that to None"
+                    f"stages[{i}].trainable is 'all', which leaves no weights for {self.base_field}: set that to None"
                 )
         if self.base_dtype not in (None, *BASE_DTYPES):
             raise InputError(f"base_dtype is {self.base_dtype!r}: it must be None, {' or '.join(BASE_DTYPES)}")
@@ -373,7 +384,7 @@ def fingerprint(experiment: Experiment) -> str:
     # Younger than the first runs: at their defaults they do not count, so that those runs go on.
     if policy == Stop():
         fields["training"].pop("nonfinite")
-    for name in ("lora", "base_dtype"):
+    for name in BASE_FIELDS:
         if fields["training"][name] is None:
             fields["training"].pop(name)
     if isinstance(experiment.data, RecallWorldData):

@@ -66,7 +66,7 @@ class Run:
         height, width: pixels.
         identity: a short hash of the whole description.
         base: where the weights lie beside which the run trained the rest, and their hash; None for whole weights.
-        quantization: which kernels are quantised as they are read; None: none.
+        quantization: which kernels are quantised as they are read: as in the training, or as asked for; None: none.
     """
 
     folder: Path
@@ -161,10 +161,14 @@ def with_quantization(run: Run, quantization: Quantization | None) -> Run:
     """The run with its kernels quantised, and an identity that tells its videos from those of the run as it is.
 
     Raises:
-        InputError: `targets` names no module of the network.
+        InputError: `targets` names no module of the network, or the run was trained beside quantised kernels.
     """
     if quantization is None:
         return run
+    if run.quantization is not None:
+        raise InputError(
+            f"{run.folder} was trained beside quantised weights, which are read as they were then: leave --quantize out"
+        )
     quantized_shapes(quantization, boxed_shapes(run.model))
     said = json.dumps([run.identity, config.to_dict(quantization)])
     identity = hashlib.sha256(said.encode()).hexdigest()[:16]
@@ -291,10 +295,12 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{path} is damaged: copy the run folder again") from error
     if converted and "weights" in codec:
         codec["weights"] = str(folder / codec["weights"])  # they lie in the folder, wherever it is moved to
+    experiment = None if converted else config.build(Experiment, described, "experiment")
     return Run(
         folder=folder,
         network=network_of(described, "run"),
-        experiment=None if converted else config.build(Experiment, described, "experiment"),
+        experiment=experiment,
+        quantization=None if experiment is None else experiment.training.base_quantization,
         codec=codecs.from_spec(codec),
         identity=hashlib.sha256(text).hexdigest()[:16],
         base=base,

@@ -132,10 +132,10 @@ def check_shapes(cells: list[Cell]) -> None:
         return seen[cell.arm.name]
 
     for cell in cells:
-        if cell.init is None and cell.experiment.training.held_in is not None:
+        if cell.init is None and (name := cell.experiment.training.base_field) is not None:
             raise InputError(
-                f"arm {cell.arm.name}: training.lora and training.base_dtype train beside weights that stay where they "
-                "are: name their arm in init"
+                f"arm {cell.arm.name}: training.{name} trains beside weights that stay where they are: name their arm "
+                "in init"
             )
         own = shapes(cell)
         if cell.init is not None:

@@ -20,6 +20,7 @@ know.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -136,18 +137,37 @@ def with_entries(spec: Quantization, tree: dict, entry: Callable[[Any], dict[str
     return result
 
 
-def quantized_shapes(spec: Quantization, shapes: dict) -> dict:
-    """The tree of a quantised network, from that of the network; both of `jax.ShapeDtypeStruct`, boxed or not.
+def with_zeros(spec: Quantization, params: dict) -> dict:
+    """A tree of parameters with entries of zeros, where only their shapes matter.
 
     Raises:
         InputError: as `with_entries`.
     """
 
     def entry(kernel: Any) -> dict[str, Any]:
-        values = jax.ShapeDtypeStruct(kernel.shape, FORMATS[spec.format].dtype)
-        return {"values": values, "scales": jax.ShapeDtypeStruct(spec.scales_shape(kernel.shape), jnp.float32)}
+        values = jnp.zeros(kernel.shape, FORMATS[spec.format].dtype)
+        return {"values": values, "scales": jnp.zeros(spec.scales_shape(kernel.shape), jnp.float32)}
 
-    return with_entries(spec, shapes, entry)
+    return with_entries(spec, params, entry)
+
+
+def quantized_shapes(spec: Quantization, shapes: dict) -> dict:
+    """The tree of a quantised network, from that of the network; both of `jax.ShapeDtypeStruct`, boxed or not.
+
+    Raises:
+        InputError: as `with_entries`.
+    """
+    return jax.eval_shape(functools.partial(with_zeros, spec), shapes)
+
+
+def with_kernels(tree: Any, dtype: str = "float32") -> Any:
+    """The inverse of `quantized_shapes`: shapes of kernels of a dtype for the entries; leaves may be of any kind."""
+    if not isinstance(tree, dict):
+        return tree
+    result = {key: with_kernels(value, dtype) for key, value in tree.items() if key != ENTRY}
+    if ENTRY in tree:
+        result["kernel"] = jax.ShapeDtypeStruct(tree[ENTRY]["values"].shape, dtype)
+    return result
 
 
 def _exchanged(tree: dict, path: tuple[str, ...], entry: dict) -> dict:

@@ -141,8 +141,7 @@ def count(experiment: Experiment, trainable: str) -> Parameters:
     Raises:
         InputError: the run owns a part of the network alone, which is another state.
     """
-    if experiment.training.held_in is not None:
-        name = "base_dtype" if experiment.training.lora is None else "lora"
+    if (name := experiment.training.base_field) is not None:
         raise InputError(f"--search does not know the state of training.{name}: name a slice, --topology=v5e:2x2")
     params, _ = network_inputs(experiment)
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731

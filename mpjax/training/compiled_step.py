@@ -43,6 +43,7 @@ def state_factory(experiment: Experiment, denoiser: Denoiser, batch: Batch, mesh
         counts_faults=training.nonfinite.counts,
         lora=training.lora,
         base_dtype=training.held_in,
+        base_quantization=training.base_quantization,
         trained=tuple(stage.trainable for stage in training.stages),
     )
 

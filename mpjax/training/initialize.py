@@ -1,7 +1,7 @@
 """Starting from earlier weights: what matches by name is taken, what is new stays fresh and is listed.
 
-With `training.lora` or `training.base_dtype`, what no stage trains is the base. It stays in the files that it comes
-from, and is read from there whenever the run starts.
+With `training.lora`, `base_dtype` or `base_quantization`, what no stage trains is the base. It stays in the files that
+it comes from, and is read from there whenever the run starts.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from mpjax.errors import InputError
+from mpjax.experiment import Training
+from mpjax.interop.quantized_arrays import quantized_arrays
 from mpjax.interop.stored_array import StoredArray, place, place_tree
-from mpjax.models.lora import ENTRY, Lora
+from mpjax.models.lora import ENTRY
+from mpjax.models.quantization import with_kernels
 from mpjax.parameters import merge, parameter_path
 from mpjax.training.state import TrainState
 from mpjax.weights import base_arrays, stored_weights
@@ -30,24 +33,32 @@ def check_weights(state: TrainState, source: Path) -> None:
         InputError: neither, a parameter of the same name has another shape, nothing matches at all, or some of the base
             is missing.
     """
-    _matching(merge(state.params, state.base), source)
-    if state.base is not None:
-        base_arrays(state.base, source)
+    base = with_kernels(state.base)
+    _matching(merge(state.params, base), source)
+    if base is not None:
+        base_arrays(base, source)
 
 
-def with_base(state: TrainState, like: Any, lora: Lora | None, source: Path) -> TrainState:
+def with_base(state: TrainState, like: Any, training: Training, source: Path) -> TrainState:
     """The state with its base: frozen weights from files, straight into the devices, and the scales of the adapter.
+
+    Kernels are quantised on the way, from what `base_dtype` makes of them.
 
     Args:
         state: without a base.
         like: shapes, dtypes and shardings of the base, as `StateFactory.abstract` gives them.
-        lora: the adapter, if any.
+        training: the adapter, if any, and how the base is held.
         source: run folder or PyTorch checkpoint.
 
     Raises:
         InputError: as `check_weights`.
     """
-    return state.replace(base=place_tree(base_arrays(like, source, 1.0 if lora is None else lora.scale), like))
+    assert training.held_in is not None  # else there is no base
+    scale = 1.0 if training.lora is None else training.lora.scale
+    arrays = base_arrays(with_kernels(like, training.held_in), source, scale)
+    if training.base_quantization is not None:
+        arrays = quantized_arrays(training.base_quantization, arrays)
+    return state.replace(base=place_tree(arrays, like))
 
 
 def with_weights(state: TrainState, source: Path, say: Callable[[str], None] = print) -> TrainState:
@@ -58,8 +69,9 @@ def with_weights(state: TrainState, source: Path, say: Callable[[str], None] = p
     Raises:
         InputError: as `check_weights`.
     """
-    known, words = _matching(merge(state.params, state.base), source)
-    for path, _ in jax.tree.leaves_with_path(state.base):
+    base = with_kernels(state.base)
+    known, words = _matching(merge(state.params, base), source)
+    for path, _ in jax.tree.leaves_with_path(base):
         known.pop(parameter_path(path), None)
     fresh: list[str] = []
 

@@ -97,8 +97,7 @@ def train(
     denoiser = Denoiser(experiment.model, experiment.guidance)
     size, policy = training.batch_size, training.nonfinite
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), datasets.train[0])
-    if training.held_in is not None and init is None:
-        name = "base_dtype" if training.lora is None else "lora"
+    if (name := training.base_field) is not None and init is None:
         raise InputError(f"training.{name} trains beside weights that stay where they are: name them, --init=RUN")
     factory = state_factory(experiment, denoiser, example, mesh)
     if init is not None and not (folder / "run.json").is_file():
@@ -140,7 +139,7 @@ def train(
         state = factory.create(stages[0]) if restored is None else restored
         if training.held_in is not None:
             assert init is not None  # checked above
-            state = with_base(state, factory.abstract(stages[0]).base, training.lora, init)
+            state = with_base(state, factory.abstract(stages[0]).base, training, init)
         if restored is not None:
             say(f"{folder}: going on at update {int(state.step)}")
         elif init is not None:

@@ -12,8 +12,11 @@ from jax.sharding import Mesh
 
 from mpjax.data.batch import Batch
 from mpjax.diffusion.forcing import Carry
+from mpjax.errors import InputError
 from mpjax.models.lora import Lora, init_adapter, scales
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.quantization import Quantization, with_zeros
+from mpjax.models.targets import target_kernels
 from mpjax.parallel.rules import tree_shardings
 from mpjax.parameters import merge, pruned
 from mpjax.training.curriculum import Stage
@@ -64,6 +67,7 @@ class StateFactory:
         lora: the adapter to train, if any.
         base_dtype: what the `base` of the states is held in, all that no stage trains; None where they have none. An
             adapter needs one.
+        base_quantization: which of its kernels are quantised, and how; None: none.
         trained: names of the trainable sets of all stages; needed with `base_dtype`.
     """
 
@@ -74,6 +78,7 @@ class StateFactory:
     counts_faults: bool = False
     lora: Lora | None = None
     base_dtype: str | None = None
+    base_quantization: Quantization | None = None
     trained: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -104,6 +109,14 @@ class StateFactory:
             constants = scales(self.lora, params)
         own, rest = partition(merge(params, adapter), *self.trained)
         base = jax.tree.map(lambda x: x.astype(dtype), pruned(rest))
+        if (spec := self.base_quantization) is not None:
+            frozen = {path for path, *_ in target_kernels(".*", base)}
+            if trained := ["/".join(path) for path, *_ in target_kernels(spec.targets, params) if path not in frozen]:
+                raise InputError(
+                    f"training.base_quantization.targets takes {', '.join(trained)}, which a stage trains: "
+                    "quantise frozen layers alone"
+                )
+            base = with_zeros(spec, base)
         return pruned(own), merge(base, constants)
 
     def _boxed(self, stage: Stage) -> TrainState:

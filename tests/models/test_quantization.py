@@ -13,6 +13,7 @@ from mpjax.models.lora import Lora
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.quantization import FORMATS, Quantization
 from mpjax.parameters import merge, parameter_path
+from tests.quantized import entry_of, quantized
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
 FP8_VALUES = np.arange(256, dtype=np.uint8).view(FORMATS["fp8"].dtype).astype(np.float64)
@@ -24,33 +25,6 @@ def kernel(inputs=37, outputs=11, seed=0):
     rng = np.random.default_rng(seed)
     sizes = 10.0 ** rng.uniform(-3, 1, (inputs, outputs))
     return (rng.choice([-1, 1], sizes.shape) * sizes).astype(np.float32)
-
-
-def entry_of(spec, w):
-    values, scales = quantization.quantize(spec, spec.block_of(w.shape[0]), w)
-    return {"values": jnp.asarray(values), "scales": jnp.asarray(scales)}
-
-
-def quantized(spec, params):
-    """A network with its targets quantised, and the same with what these stand for as plain kernels."""
-
-    def stack(kernel):
-        layers = [entry_of(spec, layer) for layer in np.asarray(kernel).reshape(-1, *kernel.shape[-2:])]
-        joined = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        return jax.tree.map(lambda leaf: leaf.reshape(*kernel.shape[:-2], *leaf.shape[-2:]), joined)
-
-    eight = quantization.with_entries(spec, params, stack)
-    plain = quantization.with_entries(spec, params, stack)
-
-    def multiplied_out(tree):
-        if not isinstance(tree, dict):
-            return tree
-        tree = {key: multiplied_out(value) for key, value in tree.items()}
-        if entry := tree.pop(quantization.ENTRY, None):
-            tree["kernel"] = quantization.dequantize(entry)
-        return tree
-
-    return eight, multiplied_out(plain)
 
 
 @pytest.mark.parametrize("block", [1, 2, 8, 37, 64])
