@@ -43,7 +43,7 @@ from mpjax.models.quantization import FORMATS, Quantization, quantized_shapes
 from mpjax.models.targets import target_kernels
 from mpjax.whole_files import check_folder, write_file, write_json
 
-MEDIUM = {"heads": 4, "dual_blocks": 6, "single_blocks": 12, "text_width": 512, "pooled_width": 512, "image_width": 512}
+MEDIUM = {"heads": 4, "dual_blocks": 4, "single_blocks": 8, "text_width": 512, "pooled_width": 512, "image_width": 512}
 BLOCKS = (32, 64, 128)
 SIZE = (8, 8)  # latents
 TOKENS = 64  # of the prompt, and of the image
