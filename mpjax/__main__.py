@@ -212,8 +212,12 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument(
         "--quantize",
-        metavar="FORMAT[:BLOCK]",
-        help="keep the large weights in 8 bits, int8 or fp8, with a scale a block of so many inputs (default: 64)",
+        metavar="FORMAT[:BLOCK[:TARGETS]]",
+        help="keep the large weights in 8 bits, int8 or fp8, with a scale a block of so many inputs (default: 64), "
+        "those of modules by a pattern on their path",
+    )
+    verb.add_argument(
+        "--offload", action="store_true", help="keep the weights in the host's memory while the autoencoder decodes"
     )
     verb.add_argument(
         "--teacache",
@@ -248,6 +252,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--segments", type=int, help="of a video in training (default: training.segments)")
     verb.add_argument("--memory", type=float, help="GB of another card that the chip stands in for (default: its own)")
+    verb.add_argument("--offload", action="store_true", help="of decode, as of `generate`")
     verb.add_argument("--quick", action="store_true", help="let the compiler optimise less: a third of the time")
     verb.add_argument("--search", action="store_true", help="find the smallest slice that each stage fits")
     verb.add_argument("--compiles", type=int, default=10, help="of the search for a stage, at most (default: 10)")

@@ -40,6 +40,7 @@ def load(
     lora: Sequence[str] = (),
     lora_live: bool = False,
     quantization: Quantization | None = None,
+    offload: bool = False,
 ) -> "Model":
     """The newest EMA weights of a run folder that `python -m mpjax train` or `convert` wrote.
 
@@ -51,6 +52,7 @@ def load(
         lora: LoRA files or runs, each `FILE` or `FILE:WEIGHT`, for example `["style.safetensors:0.8"]`.
         lora_live: apply them at every layer; else they are folded into the weights once, unless these are quantised.
         quantization: keep the large weights in 8 bits, for example `mpjax.Quantization(format="int8")`.
+        offload: keep the weights in the host's memory while the autoencoder decodes.
 
     Raises:
         InputError: no run folder, one without a finished checkpoint, a change or an adapter that does not suit it, or a
@@ -58,7 +60,7 @@ def load(
     """
     adapters = Adapters.parse(lora, lora_live)
     trained = adapters.put_on(load_run(Path(run), mesh=mesh, quantization=quantization))
-    return Model(trained, sampling or SamplingRequest(), None if encoders is None else Path(encoders))
+    return Model(trained, sampling or SamplingRequest(), None if encoders is None else Path(encoders), offload)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,12 +84,12 @@ class State:
 class Model:
     """A trained model."""
 
-    def __init__(self, trained: TrainedRun, sampling: SamplingRequest, encoders: Path | None):
+    def __init__(self, trained: TrainedRun, sampling: SamplingRequest, encoders: Path | None, offload: bool):
         """Use `load`."""
         self._run, self._step, self._sampling, self._encoders = trained.run, trained.step, sampling, encoders
         self._plan = plan_sampling(trained.run, sampling)
         self._condition = conditioner_of(trained.run, encoders)
-        self._rollout = Rollout.of(trained, self._plan)
+        self._rollout = Rollout.of(trained, self._plan, offload=offload)
 
     @property
     def fps(self) -> float:

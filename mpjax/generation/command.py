@@ -81,7 +81,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     @functools.cache
     def load() -> Rollout:
         trained = load_run(args.weights, step, mesh, quantization)
-        return Rollout.of(adapters.put_on(trained), plan_sampling(run, sampling))
+        return Rollout.of(adapters.put_on(trained), plan_sampling(run, sampling), offload=args.offload)
 
     with stop_request() as stopping:
         for request, out in zip(requests, outs, strict=True):

@@ -18,6 +18,7 @@ from mpjax.data.filmstrip import to_uint8
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Sampler
 from mpjax.errors import InputError
+from mpjax.generation.host_weights import HostWeights
 from mpjax.generation.sampling import SamplingPlan, SamplingRequest, plan_sampling
 from mpjax.generation.state import GenerationState
 from mpjax.models.autoregressive import VideoState, append_segment, sample_segment, start_video
@@ -38,16 +39,20 @@ class Rollout:
         classifier_free: ClassifierFree = UNGUIDED,
         cache: TeaCache | None = None,
         mesh: Mesh | None = None,
+        offload: bool = False,
     ):
         """`params` stay on the devices they are on; host arrays are moved to the default device once.
 
         `cache` leaves blocks out where little changes. The devices of `mesh` share the work on a segment; history and ψ
-        are small and come back whole on each of them. The codec works on one device.
+        are small and come back whole on each of them. The codec works on one device; with `offload` the parameters are
+        in the host's memory meanwhile, and used up.
         """
         self.codec = codec
         self._mesh = mesh if mesh is not None and mesh.size > 1 else None
         # On a mesh they lie where they belong, over several processes too.
-        self._params = jax.device_put(params) if self._mesh is None else params
+        params = jax.device_put(params) if self._mesh is None else params
+        self._host = HostWeights(params) if offload else None
+        self._weights = (lambda: params) if self._host is None else self._host.here
         self._pack = denoiser.architecture.framepack
 
         self._start = self._compiled(functools.partial(start_video, denoiser))
@@ -67,8 +72,8 @@ class Rollout:
         return on_mesh
 
     @classmethod
-    def of(cls, trained: TrainedRun, sampling: SamplingPlan | None = None) -> "Rollout":
-        """The rollout of a trained run; without `sampling`, as its config says."""
+    def of(cls, trained: TrainedRun, sampling: SamplingPlan | None = None, *, offload: bool = False) -> "Rollout":
+        """The rollout of a trained run; without `sampling`, as its config says; `offload` uses its weights up."""
         sampling = sampling or plan_sampling(trained.run, SamplingRequest())
         return cls(
             Denoiser(trained.run.model, sampling.distilled_guidance),
@@ -78,6 +83,7 @@ class Rollout:
             sampling.classifier_free,
             sampling.cache,
             trained.mesh,
+            offload,
         )
 
     @property
@@ -104,7 +110,7 @@ class Rollout:
         """
         if self._pack.backwards and segments < 1:
             raise InputError("this network generates a video from its end: say how many segments there will be")
-        video = self._start(self._params, _batch(prompt), jnp.asarray(reference[None], jnp.float32), segments)
+        video = self._start(self._weights(), _batch(prompt), jnp.asarray(reference[None], jnp.float32), segments)
         height, width = (side * self.codec.space_factor for side in reference.shape[1:3])
         tail, zero = self.codec.decode_start(1, height, width), jnp.zeros((), jnp.int32)
         state = GenerationState(
@@ -137,7 +143,7 @@ class Rollout:
         """
         self._check_room(state)
         opposite = None if negative is None else _batch(negative)
-        latents, video = self._sample(self._params, state.video, state.key, state.segment, _batch(prompt), opposite)
+        latents, video = self._sample(self._weights(), state.video, state.key, state.segment, _batch(prompt), opposite)
         return self._next(state, video, np.asarray(latents))
 
     def give(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
@@ -147,7 +153,7 @@ class Rollout:
             InputError: as `generate`.
         """
         self._check_room(state)
-        video = self._append(self._params, state.video, jnp.asarray(latents[None], jnp.float32))
+        video = self._append(self._weights(), state.video, jnp.asarray(latents[None], jnp.float32))
         return self._next(state, video, latents[None])
 
     def finish(self, state: GenerationState) -> np.ndarray:
@@ -155,6 +161,7 @@ class Rollout:
 
         Of a video that began at its end, all: the first frame and the segments that exist.
         """
+        self._make_room()
         if not self._pack.backwards:
             return to_uint8(self.codec.decode_finish(state.tail)[0])
         tail, frames = state.tail, []
@@ -184,8 +191,14 @@ class Rollout:
         return self._decode(state, latents)
 
     def _decode(self, state: GenerationState, latents: np.ndarray) -> tuple[np.ndarray, GenerationState]:
+        self._make_room()
         frames, tail = self.codec.decode_stream(state.tail, latents)
         return to_uint8(frames[0]), dataclasses.replace(state, frames=state.frames + frames.shape[1], tail=tail)
+
+    def _make_room(self) -> None:
+        """For the codec."""
+        if self._host is not None:
+            self._host.leave()
 
 
 def segment_sampler(

@@ -80,11 +80,14 @@ class Quantization:
 
     @classmethod
     def parse(cls, text: str) -> "Quantization":
-        """`FORMAT` or `FORMAT:BLOCK`, such as `int8:128`."""
-        name, colon, block = text.partition(":")
-        if colon and not block.isdecimal():
+        """`FORMAT`, `FORMAT:BLOCK` or `FORMAT:BLOCK:TARGETS`, such as `int8:128` or `int8:128:blocks/.*`."""
+        name, *rest = text.split(":", 2)
+        if not rest:
+            return cls(format=name)
+        block, *targets = rest
+        if not block.isdecimal():
             raise InputError(f"--quantize is {text!r}: write {' or '.join(FORMATS)}, or int8:128 for blocks of 128")
-        return cls(format=name, block=int(block)) if colon else cls(format=name)
+        return cls(format=name, block=int(block), targets=targets[0] if targets else cls.targets)
 
     def block_of(self, inputs: int) -> int:
         """Inputs that share a scale in a kernel of so many; the last block of it may have fewer."""

@@ -191,6 +191,8 @@ def test_one_block_is_multiplied_out_at_a_time(gradient):
 def test_how_it_is_written():
     assert Quantization.parse("int8") == Quantization(format="int8")
     assert Quantization.parse("fp8:128") == Quantization(format="fp8", block=128)
+    pattern = "blocks/(?:dual_blocks|.*)/to_q"  # with a colon of its own
+    assert Quantization.parse(f"int8:32:{pattern}") == Quantization(format="int8", block=32, targets=pattern)
 
 
 @pytest.mark.parametrize(
