@@ -210,15 +210,19 @@ def plan(args: argparse.Namespace, overrides: list[str]) -> None:
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
     from mpjax import experiment
     from mpjax.plan.command import Request, plan
+    from mpjax.plan.row import Options
 
     request = Request(
         topologies=tuple(args.topology),
         mesh=args.mesh or "",
         steps=tuple(args.step or ()),
         segments=args.segments,
-        memory=None if args.memory is None else 1e9 * args.memory,
         search=args.search,
-        quick=args.quick,
+        options=Options(
+            quick=args.quick,
+            memory=None if args.memory is None else 1e9 * args.memory,
+            offload=args.offload,
+        ),
         compiles=args.compiles,
         cache=args.cache,
         out=args.out,

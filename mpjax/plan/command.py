@@ -16,7 +16,7 @@ from mpjax.parallel.mesh import MeshShape, parse_mesh
 from mpjax.plan.chips import CHIPS, parse_slice
 from mpjax.plan.figure import scaling_figures
 from mpjax.plan.meshes import spread
-from mpjax.plan.row import DECODE, GENERATE, Row
+from mpjax.plan.row import DECODE, DEFAULTS, GENERATE, Options, Row
 from mpjax.plan.search import MOST_COMPILES, Parameters, search
 from mpjax.plan.steps import network_inputs, tokens_of, topology_devices
 from mpjax.plan.store import Store
@@ -38,8 +38,7 @@ class Request:
         steps: `stage 1`, …, `generate` or `decode`; empty are all stages and `generate`, or with `search` all stages.
         segments: of a video in training.
         search: look for the smallest slice that fits.
-        memory: bytes of the card that a chip stands in for; None: the chip's own.
-        quick: let the compiler optimise less.
+        options: how they are compiled, and what they are compared with.
         compiles: of the search for a step, at most.
         cache: folder of compiled rows.
         out: folder for `plan.md`, `plan.json` and figures, or None.
@@ -50,8 +49,7 @@ class Request:
     steps: tuple[str, ...] = ()
     segments: int | None = None
     search: bool = False
-    memory: float | None = None
-    quick: bool = False
+    options: Options = DEFAULTS
     compiles: int = MOST_COMPILES
     cache: Path = Path("runs/plan")
     out: Path | None = None
@@ -72,10 +70,7 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
             raise InputError(f"--step is {step!r}: it must be one of {', '.join(known)}")
     if request.compiles < 1:
         raise InputError(f"--compiles is {request.compiles}: it must be at least 1")
-    if request.memory is not None and not 0 < request.memory < float("inf"):
-        raise InputError(f"--memory is {request.memory / 1e9:g}: give the gigabytes of a card, such as 80")
-    if request.memory is not None and request.search:
-        raise InputError("--memory has no effect on --search, whose chips have their own: leave one of them out")
+    _check(request.options, request.search, steps)
     segments = experiment.training.segments if request.segments is None else request.segments
     if segments < 1:
         raise InputError(f"--segments is {segments}: it must be at least 1")
@@ -87,7 +82,7 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
             raise InputError(f"--topology is {topology!r}: with --search it is one of {', '.join(CHIPS)}")
         else:
             topology_devices(f"{topology}:{CHIPS[topology].slices[0]}")  # is the compiler there?
-    store = Store(request.cache, request.quick, request.memory)
+    store = Store(request.cache, request.options)
     rows = []
     for topology, step in itertools.product(request.topologies, steps):
         if request.search:
@@ -99,6 +94,16 @@ def plan(experiment: Experiment, request: Request, say: Say = print) -> list[Row
     if request.out is not None:
         _write(request.out, rows)
     return rows
+
+
+def _check(options: Options, search: bool, steps: Sequence[str]) -> None:
+    """Whether every option has an effect."""
+    if options.memory is not None and not 0 < options.memory < float("inf"):
+        raise InputError(f"--memory is {options.memory / 1e9:g}: give the gigabytes of a card, such as 80")
+    if options.memory is not None and search:
+        raise InputError("--memory has no effect on --search, whose chips have their own: leave one of them out")
+    if options.offload and DECODE not in steps:
+        raise InputError("--offload is of decode: add --step=decode")
 
 
 def _write(out: Path, rows: Sequence[Row]) -> None:

@@ -29,6 +29,24 @@ _QUICK = "O1"  # XLA's level of optimisation with `--quick`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a step is compiled, and what it is compared with.
+
+    Attributes:
+        quick: let the compiler optimise less.
+        memory: bytes of the card that a chip stands in for; None: the chip's own.
+        offload: keep the weights out of the way of `decode`.
+    """
+
+    quick: bool = False
+    memory: float | None = None
+    offload: bool = False
+
+
+DEFAULTS = Options()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
     """A step on a slice. Bytes are per chip; seconds are the least that the data sheet allows.
 
@@ -47,6 +65,7 @@ class Row:
         kernels: attention kernels in the binary and how often they run.
         compile_seconds: of the compiler.
         quick: whether it optimised less (`--quick`).
+        weights: in what the network's are held, in words, and whether the host has them meanwhile.
     """
 
     topology: str
@@ -73,6 +92,7 @@ class Row:
     kernels: dict[str, int] = dataclasses.field(default_factory=dict)
     compile_seconds: float = 0.0
     quick: bool = False
+    weights: str = ""
 
     @property
     def fits(self) -> bool:
@@ -116,14 +136,24 @@ def _optimising_less() -> Iterator[None]:
         jax.config.update("jax_optimization_level", before)
 
 
+def _weights(experiment: Experiment, step: str, options: Options) -> str:
+    """`bfloat16`, or `int8` where kernels are quantised; of what no stage trains, if that is something else."""
+    training = experiment.training
+    if step == DECODE and options.offload:
+        return "in the host"
+    if training.held_in is None:
+        return "float32"
+    quantization = training.base_quantization
+    return training.held_in if quantization is None else quantization.format
+
+
 def compile_row(
     experiment: Experiment,
     topology: str,
     shape: MeshShape,
     step: str,
     segments: int,
-    quick: bool = False,
-    memory: float | None = None,
+    options: Options = DEFAULTS,
 ) -> Row:
     """Compiles a step and reads what came out.
 
@@ -133,8 +163,7 @@ def compile_row(
         shape: the mesh over it.
         step: `stage N`, `generate` or `decode`.
         segments: of a video in training.
-        quick: let the compiler optimise less.
-        memory: bytes of the card that a chip stands in for; None: the chip's own.
+        options: how it is compiled, and what it is compared with.
 
     Raises:
         InputError: the topology or the mesh does not exist.
@@ -148,7 +177,7 @@ def compile_row(
         operations = generate_operations(experiment, tokens)
     elif step == DECODE:
         videos = segments = 1
-        lower = lambda: lower_decode_step(experiment, mesh)  # noqa: E731
+        lower = lambda: lower_decode_step(experiment, mesh, beside=not options.offload)  # noqa: E731
         operations = Operations(useful=0.0, executed=0.0)
     else:
         number = int(step.removeprefix("stage "))
@@ -164,15 +193,16 @@ def compile_row(
         chips=place.size,
         videos=videos,
         segments=segments,
-        memory=place.chip.memory if memory is None else memory,
+        memory=place.chip.memory if options.memory is None else options.memory,
         useful=operations.useful,
         executed=operations.executed,
-        quick=quick,
+        quick=options.quick,
+        weights=_weights(experiment, step, options),
     )
     lowered = lower()
     start = time.monotonic()
     try:
-        with _optimising_less() if quick else contextlib.nullcontext():
+        with _optimising_less() if options.quick else contextlib.nullcontext():
             compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

@@ -144,10 +144,13 @@ def lower_generate_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowere
         return jax.jit(sample, out_shardings=whole).lower(params, *arguments, prompt, prompt if guided else None)
 
 
-def lower_decode_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowered:
-    """The autoencoder on the largest tile that it decodes, with the network's weights lying beside, as in generation.
+def lower_decode_step(experiment: Experiment, mesh: Mesh, *, beside: bool = True) -> jax.stages.Lowered:
+    """The autoencoder on the largest tile that it decodes, its sizes HunyuanVideo's own: `data.vae` is not read.
 
-    Its sizes are HunyuanVideo's own; the folder `data.vae` is not read.
+    Args:
+        experiment: what runs.
+        mesh: devices, which need not be here.
+        beside: whether the network's weights lie in the same memory, as they do in a generation without `--offload`.
 
     Raises:
         InputError: the experiment has no autoencoder.
@@ -161,17 +164,20 @@ def lower_decode_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Lowered:
     vae, latents = vae_shapes(architecture), jax.ShapeDtypeStruct((1, *tile, architecture.channels), jnp.float32)
     decode = compiled_network(architecture, HunyuanVaeCodec.dtype, "decode")
 
-    def beside(weights: Any, vae: Any, latents: jax.Array) -> jax.Array:
-        del weights  # they are in the memory all the same
+    def tile_of(weights: Any, vae: Any, latents: jax.Array) -> jax.Array:
+        del weights  # they take their memory all the same
         return decode(vae, latents)
 
+    weights = _generating_weights(experiment, mesh) if beside else None
     with jax.set_mesh(mesh):
-        program = jax.jit(beside, keep_unused=True, out_shardings=whole)
-        return program.lower(_generating_weights(experiment, mesh), _placed(vae, whole), _placed(latents, whole))
+        program = jax.jit(tile_of, keep_unused=True, out_shardings=whole)
+        return program.lower(weights, _placed(vae, whole), _placed(latents, whole))
 
 
 def _generating_weights(experiment: Experiment, mesh: Mesh) -> Any:
-    """Shapes of the weights that a run of the experiment leaves: adapters live, frozen ones in their own dtype."""
+    """Shapes of the weights that a run of the experiment leaves, as `load_run` reads them: adapters live, and what no
+    stage trained as it was held.
+    """
     batch = example_batch(experiment, 1, 1)
     denoiser = Denoiser(experiment.model, experiment.guidance)
     return state_factory(experiment, denoiser, batch, mesh).abstract(experiment.training.stages[-1]).averaged

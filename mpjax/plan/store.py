@@ -9,7 +9,7 @@ from pathlib import Path
 from mpjax import config
 from mpjax.experiment import Experiment
 from mpjax.parallel.mesh import MeshShape
-from mpjax.plan.row import Row, compile_row
+from mpjax.plan.row import DEFAULTS, Options, Row, compile_row
 from mpjax.whole_files import write_json
 
 PACKAGE = Path(__file__).parents[1]
@@ -26,20 +26,20 @@ def _sources() -> str:
 class Store:
     """Compiles rows, or takes them from a folder."""
 
-    def __init__(self, folder: Path, quick: bool = False, memory: float | None = None):
-        """`folder` is made when the first row is written; `quick` and `memory` as of `compile_row`."""
-        self._folder, self._quick, self._memory = folder, quick, memory
+    def __init__(self, folder: Path, options: Options = DEFAULTS):
+        """`folder` is made when the first row is written."""
+        self._folder, self._options = folder, options
         self._versions = [_sources(), *(version(name) for name in ("jax", "libtpu"))]
 
     def row(self, experiment: Experiment, topology: str, shape: MeshShape, step: str, segments: int) -> Row:
         """As `compile_row`."""
-        place = [topology, dataclasses.asdict(shape), self._memory]
-        asked = [config.to_dict(experiment), *place, step, segments, self._quick]
+        place = [topology, dataclasses.asdict(shape)]
+        asked = [config.to_dict(experiment), *place, step, segments, dataclasses.asdict(self._options)]
         name = hashlib.sha256(json.dumps([*asked, *self._versions], sort_keys=True).encode()).hexdigest()[:16]
         path = self._folder / f"{name}.json"
         if path.is_file():
             return Row(**json.loads(path.read_text()))
-        row = compile_row(experiment, topology, shape, step, segments, self._quick, self._memory)
+        row = compile_row(experiment, topology, shape, step, segments, self._options)
         self._folder.mkdir(parents=True, exist_ok=True)
         write_json(path, dataclasses.asdict(row))
         return row

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mpjax.plan.row import DECODE, Row
 
 HEAD = (
-    *("step", "slice", "mesh", "remat", "videos", "arguments", "temporaries", "peak", "of memory", "host"),
+    *("step", "weights", "slice", "mesh", "remat", "videos", "arguments", "temporaries", "peak", "of memory", "host"),
     *("sent", "step time", "MFU", "compiler"),
 )
 
@@ -13,7 +13,7 @@ HEAD = (
 def sentence(row: Row) -> str:
     """A row in a few lines."""
     done = "one tile" if row.step == DECODE else f"{row.videos} videos of {row.segments} segments"
-    title = f"{row.step} on {row.topology}, {row.mesh}, remat {row.remat}: {done}"
+    title = f"{row.step} on {row.topology}, {row.mesh}, weights {row.weights}, remat {row.remat}: {done}"
     if row.error:
         return f"{title}\n  does not compile: {row.error}"
     sent = [f"{kind} {row.collectives[kind]} × = {gb(row.moved[kind])}" for kind in sorted(row.moved)]
@@ -45,7 +45,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    first = [row.step, row.topology, row.mesh, row.remat, str(row.videos)]
+    first = [row.step, row.weights, row.topology, row.mesh, row.remat, str(row.videos)]
     if row.error:
         return [*first, *["–"] * 3, "does not compile", *["–"] * 5]
     share = f"{row.peak / row.memory:.0%} of {gb(row.memory)}"

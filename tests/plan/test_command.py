@@ -18,7 +18,7 @@ from mpjax.interop.transformer_names import parameter_shapes
 from mpjax.parallel.mesh import AXES, MeshShape
 from mpjax.plan import command, row, store
 from mpjax.plan.command import Request, plan
-from mpjax.plan.row import Row
+from mpjax.plan.row import DEFAULTS, Options, Row
 from mpjax.plan.steps import lower_decode_step, lower_generate_step, tokens_of
 from mpjax.plan.tables import sentence, table
 from mpjax.training.trainable import partition
@@ -30,6 +30,7 @@ ROW = Row(
     mesh="fsdp 4",
     remat="full",
     step="stage 1",
+    weights="float32",
     chips=4,
     videos=4,
     segments=2,
@@ -56,9 +57,9 @@ def compiler(monkeypatch):
     """A stand-in: every step is `ROW`; gives the list of those it was asked for."""
     asked = []
 
-    def compile_row(experiment, topology, shape, step, segments, quick, memory):
+    def compile_row(experiment, topology, shape, step, segments, options):
         asked.append((experiment.model.remat, topology, shape, step, segments))
-        return dataclasses.replace(ROW, step=step, memory=memory or ROW.memory)
+        return dataclasses.replace(ROW, step=step, memory=options.memory or ROW.memory)
 
     monkeypatch.setattr(store, "compile_row", compile_row)
     monkeypatch.setattr(store, "version", lambda name: "1")
@@ -83,13 +84,13 @@ def test_a_chip_stands_in_for_another_card(compiler, monkeypatch, tmp_path):
     """Rows are kept by the memory they are compared with; a program that uses the host's says how much of it."""
     request = Request(topologies=("v5p:1x1x1",), steps=("stage 1",), cache=tmp_path)
     for memory, fits in ((80e9, True), (8.8e9, False), (None, True)):
-        (found,) = plan(SMOKE, dataclasses.replace(request, memory=memory), print)
+        (found,) = plan(SMOKE, dataclasses.replace(request, options=Options(memory=memory)), print)
         assert (found.memory, found.fits) == (memory or ROW.memory, fits)
     assert len(compiler) == 3
     monkeypatch.setattr(row, "topology_devices", lambda name: [])
     monkeypatch.setattr(row, "mesh_on", lambda devices, shape: AbstractMesh((1, 1, 1, 1), AXES))
     monkeypatch.setattr(row, "lower_train_step", lambda *_: Compiled())
-    one = row.compile_row(SMOKE, "v5p:1x1x1", MeshShape(), "stage 1", 2, memory=80e9)
+    one = row.compile_row(SMOKE, "v5p:1x1x1", MeshShape(), "stage 1", 2, Options(memory=80e9))
     assert (one.memory, one.host) == (80e9, 7)
     assert "host" not in sentence(ROW) and "fits; 9 GB of the host" in sentence(dataclasses.replace(ROW, host=9e9))
 
@@ -103,6 +104,42 @@ def test_generation_reads_the_weights_that_its_run_leaves(name, trained):
     for path, dtype in paths.items():
         assert dtype == ("float32" if trained & set(path) else "bfloat16"), path
     assert any(trained & set(path) for path in paths)
+
+
+def test_quantised_weights_are_arguments_in_8_bits():
+    spec = {"format": "int8", "block": 16, "targets": "blocks/.*"}
+    run = experiment.load("configs/framepack_f1_head.py:smoke", [f"--config.training.base_quantization={spec}"])
+    params = lower_generate_step(run, MeshShape().build()).args_info[0][0]
+    kernels = {key.key for path, _ in jax.tree.leaves_with_path(params["blocks"]) for key in path[-1:]}
+    assert "values" in kernels and "kernel" not in kernels
+    sizes = [leaf.dtype for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "values"]
+    assert {str(dtype) for dtype in sizes} == {"int8"}
+
+
+def test_a_row_says_what_weights_are_held_in(monkeypatch):
+    monkeypatch.setattr(row, "topology_devices", lambda name: [])
+    monkeypatch.setattr(row, "mesh_on", lambda devices, shape: AbstractMesh((1, 1, 1, 1), AXES))
+    for name in ("lower_generate_step", "lower_decode_step", "lower_train_step"):
+        monkeypatch.setattr(row, name, lambda *_, **__: Compiled())
+    head = "configs/framepack_f1_head.py:smoke"
+    held, small = (
+        experiment.load(head, flags)
+        for flags in ([], ["--config.training.base_quantization={'format': 'fp8', 'block': 16}"])
+    )
+    away = Options(offload=True)
+
+    def weights(run, step, options=DEFAULTS):
+        return row.compile_row(run, "v5p:1x1x1", MeshShape(), step, 2, options).weights
+
+    assert (weights(SMOKE, "stage 2"), weights(held, "stage 1"), weights(small, "generate")) == (
+        "float32",
+        "bfloat16",
+        "fp8",
+    )
+    assert (weights(held, "decode"), weights(held, "decode", away)) == ("bfloat16", "in the host")
+    assert weights(held, "generate", away) == "bfloat16"
+    one = dataclasses.replace(ROW, step="decode", weights="in the host")
+    assert "weights in the host, remat" in sentence(one) and "| decode | in the host |" in table([one])
 
 
 def test_search_says_the_best_of_each_stage(compiler, tmp_path):
@@ -123,8 +160,9 @@ def test_search_says_the_best_of_each_stage(compiler, tmp_path):
         ({"topologies": ("v6e:2x2",), "segments": 0}, "--segments is 0"),
         ({"topologies": ("v6e",), "search": True, "compiles": 0}, "--compiles is 0"),
         ({"topologies": ("v6e:2x2",), "mesh": "model=2"}, "mesh is 'model=2'"),
-        ({"topologies": ("v6e:2x2",), "memory": 0.0}, "--memory is 0: give the gigabytes"),
-        ({"topologies": ("v6e",), "search": True, "memory": 8e10}, "--memory has no effect on --search"),
+        ({"topologies": ("v6e:2x2",), "options": Options(memory=0.0)}, "--memory is 0: give the gigabytes"),
+        ({"topologies": ("v6e",), "search": True, "options": Options(memory=8e10)}, "no effect on --search"),
+        ({"topologies": ("v6e:2x2",), "options": Options(offload=True)}, "--offload is of decode: add --step=decode"),
     ],
 )
 def test_bad_flags_are_named(fields, words, compiler):
@@ -160,8 +198,8 @@ def test_a_small_step_through_the_tpu_compiler(tmp_path):
     """The command itself; 8 GB of bfloat16 would not be a test, but every kind of array and loop is in it."""
     arguments = ["--config=configs/framepack_f1_13b.py:smoke", "--topology=v5e:2x2", "--mesh=fsdp=2,tensor=2"]
     said = plan_command(tmp_path, *arguments, "--step=stage 2", "--segments=2")
-    assert "stage 2 on v5e:2x2, fsdp 2 × tensor 2" in said and "all-gather" in said
-    assert "| stage 2 | v5e:2x2 |" in (tmp_path / "plan.md").read_text()
+    assert "stage 2 on v5e:2x2, fsdp 2 × tensor 2, weights float32" in said and "all-gather" in said
+    assert "| stage 2 | float32 | v5e:2x2 |" in (tmp_path / "plan.md").read_text()
 
 
 def test_a_tile_is_decoded_beside_the_weights():
@@ -179,6 +217,7 @@ def test_a_tile_is_decoded_beside_the_weights():
     assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(weights)) == 2 * size + 2 * trained
     kept = lowered.as_text().split("func.func public @main(")[1].split(") -> ")[0].count("%arg")
     assert kept == len(jax.tree.leaves(lowered.args_info))
+    assert lower_decode_step(run, MeshShape().build(), beside=False).args_info[0][0] is None
     whole = experiment.load("configs/framepack_f1_head.py", [*flags, "--config.data.vae_tiles=none"])
     assert lower_decode_step(whole, MeshShape().build()).args_info[0][2].shape == (1, 5, 60, 104, 16)
     with pytest.raises(InputError, match=r"set data\.vae"):
@@ -194,7 +233,7 @@ def test_blocks_wait_in_the_host_of_one_chip(tmp_path):
     blocks = ["--config.model.dual_blocks=2", "--config.model.single_blocks=3"]
     arguments = ["--config=configs/framepack_f1_lora.py:smoke", "--topology=v5e:1x1", "--memory=80", "--step=stage 1"]
     said = plan_command(tmp_path, *arguments, "--segments=1", "--quick", "--config.model.remat=offload", *blocks)
-    assert "stage 1 on v5e:1x1, one chip, remat offload" in said and "of 80 GB" in said
+    assert "stage 1 on v5e:1x1, one chip, weights bfloat16, remat offload" in said and "of 80 GB" in said
     (found,) = json.loads((tmp_path / "plan.json").read_text())["rows"]
     run = experiment.load("configs/framepack_f1_lora.py:smoke")
     tokens = tokens_of(run)
@@ -281,7 +320,8 @@ def test_quick_is_said_and_leaves_the_process_as_it_was(monkeypatch):
             return self
 
     monkeypatch.setattr(row, "lower_train_step", lambda *_: Noting())
-    rows = [row.compile_row(SMOKE, "v6e:2x2", MeshShape(fsdp=4), "stage 1", 2, quick) for quick in (True, False)]
+    both = [Options(quick=quick) for quick in (True, False)]
+    rows = [row.compile_row(SMOKE, "v6e:2x2", MeshShape(fsdp=4), "stage 1", 2, options) for options in both]
     assert [found.quick for found in rows] == [True, False]
     assert levels == ["O1", jax.config.jax_optimization_level] and levels[0] != levels[1]
 
@@ -289,9 +329,9 @@ def test_quick_is_said_and_leaves_the_process_as_it_was(monkeypatch):
 def test_several_slices_are_drawn_and_quick_rows_are_kept_apart(compiler, monkeypatch, tmp_path):
     compile_one = store.compile_row
 
-    def sized(experiment, topology, shape, step, segments, quick, memory):
-        found = compile_one(experiment, topology, shape, step, segments, quick, memory)
-        return dataclasses.replace(found, chips=shape.data * shape.fsdp, quick=quick)
+    def sized(experiment, topology, shape, step, segments, options):
+        found = compile_one(experiment, topology, shape, step, segments, options)
+        return dataclasses.replace(found, chips=shape.data * shape.fsdp, quick=options.quick)
 
     monkeypatch.setattr(store, "compile_row", sized)
     cache = tmp_path / "cache"
@@ -300,6 +340,6 @@ def test_several_slices_are_drawn_and_quick_rows_are_kept_apart(compiler, monkey
     assert {p.name for p in (tmp_path / "two").iterdir()} == {"plan.json", "plan.md", "sent.png", "efficiency.png"}
     said = json.loads((tmp_path / "two/plan.json").read_text())
     assert [Row(**found) for found in said["rows"]] == rows and said["versions"]["libtpu"]
-    one = dataclasses.replace(request, topologies=("v6e:2x2",), quick=True, out=tmp_path / "one")
+    one = dataclasses.replace(request, topologies=("v6e:2x2",), options=Options(quick=True), out=tmp_path / "one")
     assert [found.quick for found in plan(SMOKE, one, print)] == [True] and len(compiler) == 3
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"plan.json", "plan.md"}
