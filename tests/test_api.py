@@ -87,7 +87,7 @@ def test_a_given_segment_is_pushed_as_pixels_or_as_latents(model):
 def test_another_sampling_holds_for_whole_videos_and_single_segments(run, model, monkeypatch):
     """One rollout serves both, made for what was asked."""
     samplings, requests = [], []
-    monkeypatch.setattr(api.Rollout, "of", lambda trained, sampling: samplings.append(sampling) or model._rollout)
+    monkeypatch.setattr(api.Rollout, "of", lambda trained, sampling, **_: samplings.append(sampling) or model._rollout)
     monkeypatch.setattr(
         api, "make_plan", lambda run, step, request: requests.append(request) or make_plan(run, step, request)
     )

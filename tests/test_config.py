@@ -316,7 +316,7 @@ def test_direct_forcing_without_fields_is_the_same_run_as_ever():
     for name in experiment.OBSERVATION:
         values["training"].pop(name)
     values.pop("mesh"), values.pop("processes"), values.pop("classifier_free"), values["sampler"].pop("kind")
-    for name in ("nonfinite", "lora", "base_dtype"):
+    for name in ("nonfinite", *experiment.BASE_FIELDS):
         values["training"].pop(name)
     values["data"]["world"].pop("anchor"), values["data"]["world"].pop("turn")
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
@@ -335,7 +335,7 @@ def test_runs_from_before_a_field_existed_go_on():
     values.pop("mesh"), values.pop("processes")
     assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1]
     assert values["training"].pop("nonfinite") == {"kind": "stop"}
-    assert [values["training"].pop(name) for name in ("lora", "base_dtype")] == [None, None]
+    assert [values["training"].pop(name) for name in ("lora", "base_dtype", "base_quantization")] == [None] * 3
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -348,7 +348,7 @@ def test_runs_on_clips_from_before_the_autoencoder_go_on():
     assert values["sampler"].pop("kind") == "euler" and values.pop("classifier_free")["scale"] == 1.0
     assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1, 1]
     assert values["training"].pop("nonfinite") == {"kind": "stop"}
-    assert [values["training"].pop(name) for name in ("lora", "base_dtype")] == [None, None]
+    assert [values["training"].pop(name) for name in ("lora", "base_dtype", "base_quantization")] == [None] * 3
     assert values["training"]["stages"][1]["forcing"].pop("estimate") == {"kind": "loss"}
     assert [values["training"]["stages"][1]["forcing"].pop(name) for name in ("steps", "clean_mix")] == [1, 0.0]
     for name in experiment.OBSERVATION:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -210,11 +211,12 @@ def test_a_tile_is_decoded_beside_the_weights():
     lowered = lower_decode_step(run, MeshShape().build())
     weights, vae, latents = lowered.args_info[0]
     assert latents.shape == (1, 5, 32, 32, 16)
-    assert sum(x.size for x in jax.tree.leaves(vae)) == 246_478_803
+    assert sum(math.prod(x.shape) for x in jax.tree.leaves(vae)) == 246_478_803
     head = partition(parameter_shapes(run.model), "output_head")[0]
     size = sum(x.size for x in jax.tree.leaves(parameter_shapes(run.model)))
     trained = sum(x.size for x in jax.tree.leaves(head))
-    assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(weights)) == 2 * size + 2 * trained
+    held = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(weights))
+    assert held == 2 * size + 2 * trained
     kept = lowered.as_text().split("func.func public @main(")[1].split(") -> ")[0].count("%arg")
     assert kept == len(jax.tree.leaves(lowered.args_info))
     assert lower_decode_step(run, MeshShape().build(), beside=False).args_info[0][0] is None
