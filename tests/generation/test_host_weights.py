@@ -53,6 +53,7 @@ def test_a_video_is_the_same_and_the_devices_are_free_while_it_is_decoded(traine
             frames, state = one.generate(state, PROMPT)
             pieces.append(frames)
         frames, state = one.give(state, np.repeat(REFERENCE, 4, 0))
+        one._weights()  # back on the device, where a network that begins at the end has them until `finish`
         pieces += [frames, one.finish(state)]
         videos.append((np.concatenate(pieces), np.asarray(state.video.history.frames)))
     for plain, moved in zip(*videos, strict=True):
