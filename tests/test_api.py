@@ -87,13 +87,15 @@ def test_a_given_segment_is_pushed_as_pixels_or_as_latents(model):
 def test_another_sampling_holds_for_whole_videos_and_single_segments(run, model, monkeypatch):
     """One rollout serves both, made for what was asked."""
     samplings, requests = [], []
-    monkeypatch.setattr(api.Rollout, "of", lambda trained, sampling, **_: samplings.append(sampling) or model._rollout)
+    monkeypatch.setattr(api.Rollout, "of", lambda *asked, **more: samplings.append((*asked, more)) or model._rollout)
     monkeypatch.setattr(
         api, "make_plan", lambda run, step, request: requests.append(request) or make_plan(run, step, request)
     )
     asked = mpjax.SamplingRequest(sampler="unipc", steps=3, guidance=2.0, negative="b")
-    mpjax.load(run, asked).generate("a", seconds=0.25)
-    assert [request.sampling for request in requests] == [asked] and samplings[0].sampler == UniPC(steps=3)
+    mpjax.load(run, asked, offload=True).generate("a", seconds=0.25)
+    ((_, sampling, more),) = samplings
+    assert [request.sampling for request in requests] == [asked] and sampling.sampler == UniPC(steps=3)
+    assert more == {"offload": True}
     with pytest.raises(InputError, match="--distilled-guidance needs"):
         mpjax.load(run, mpjax.SamplingRequest(distilled_guidance=2.0))
 

@@ -89,9 +89,9 @@ def test_from_python(runs):
     """Folded, and live: that both give one velocity, tests/models/test_lora.py shows."""
     chosen, plain = [str(runs / "lora")], kernels(load_run(runs / "base").params)
     folded, live = (mpjax.load(runs / "base", lora=chosen, lora_live=live) for live in (False, True))
-    own, beside = kernels(folded._rollout._params), kernels(live._rollout._params)
+    own, beside = kernels(folded._rollout._weights()), kernels(live._rollout._weights())
     changed = {path for path, kernel in own.items() if (kernel != plain[path]).any()}
-    entries = {"/".join((*path, "kernel")) for path, _ in lora.entries_of(live._rollout._params)}
+    entries = {"/".join((*path, "kernel")) for path, _ in lora.entries_of(live._rollout._weights())}
     assert changed == entries and all((beside[path] == kernel).all() for path, kernel in plain.items())
 
 

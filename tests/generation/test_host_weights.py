@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpjax.__main__ import main
 from mpjax.conditioning.tokens import encode_prompt
 from mpjax.generation.host_weights import HostWeights
 from mpjax.generation.rollout import Rollout
@@ -61,3 +62,12 @@ def test_a_video_is_the_same_and_the_devices_are_free_while_it_is_decoded(traine
     assert len(seen) == 5 and not any(seen)
     assert all(x.is_deleted() for x in jax.tree.leaves(params))
     assert offloaded._sample._cache_size() == 1
+
+
+def test_the_command_line_offloads_and_the_request_is_the_same(world_run, tmp_path, monkeypatch, capsys):
+    left, leave = [], HostWeights.leave
+    monkeypatch.setattr(HostWeights, "leave", lambda self: left.append(leave(self)))
+    out = tmp_path / "a.mp4"
+    command = ["generate", f"--weights={world_run}", "--seconds=1", "--least=1", f"--out={out}"]
+    assert main([*command, "--offload"]) == 0 and left
+    assert main(command) == 0 and "finished already" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import pytest
 import mpjax
 from mpjax.__main__ import main
 from mpjax.errors import InputError
+from mpjax.generation.adapters import Adapters
 from mpjax.models import lora, quantization
 from mpjax.models.quantization import Quantization
 from mpjax.parameters import parameter_path
@@ -66,7 +67,8 @@ def test_from_python(folder):
 def test_adapters_are_live(folder):
     """Beside quantised kernels, of the run's own or given; what is folded elsewhere has no room there."""
     own = leaves(load_run(folder / "lora", quantization=SPEC).params)
-    given = leaves(mpjax.load(folder / "base", lora=[str(folder / "lora")], quantization=SPEC)._rollout._params)
+    adapters = Adapters.parse([str(folder / "lora")], live=False)
+    given = leaves(adapters.put_on(load_run(folder / "base", quantization=SPEC)).params)
     entries = list(lora.entries_of(load_run(folder / "lora").params))
     assert own.keys() == given.keys() and len(entries) == 17
     for path, entry in entries:
