@@ -16,6 +16,7 @@ from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Direct
 from mpjax.models.lora import Lora, scales
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.quantization import Quantization
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
 from mpjax.parameters import merge
@@ -26,12 +27,13 @@ from mpjax.training.state import StateFactory
 from mpjax.training.step import make_train_step
 from tests.parallel.five_steps import share
 from tests.parallel.processes import join
+from tests.quantized import quantized
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
 
 SPEC = Lora(rank=2, alpha=3.0, targets=r"(blocks|memorize|context_embedder)/.*")
 
 
-def updates(shape):
+def updates(shape, quantization):
     """(losses, parameters, shares) of three updates on a mesh."""
     denoiser = Denoiser(tiny_architecture(remat="full"))
     batch = tiny_batch(denoiser.architecture, batch=8)
@@ -40,10 +42,20 @@ def updates(shape):
     )
     mesh = MeshShape(**shape).build()
     factory = StateFactory(
-        denoiser=denoiser, seed=0, batch=batch, mesh=mesh, lora=SPEC, base_dtype="float32", trained=("lora",)
+        denoiser=denoiser,
+        seed=0,
+        batch=batch,
+        mesh=mesh,
+        lora=SPEC,
+        base_dtype="float32",
+        base_quantization=quantization,
+        trained=("lora",),
     )
     weights = perturbed_params(denoiser, batch)
-    base = jax.tree.map(jax.device_put, merge(weights, scales(SPEC, weights)), factory.shardings(stage).base)
+    constants = scales(SPEC, weights)
+    if quantization is not None:
+        weights, _ = quantized(quantization, weights)
+    base = jax.tree.map(jax.device_put, merge(weights, constants), factory.shardings(stage).base)
     state = factory.create(stage).replace(base=base)
     batch = jax.device_put(batch, batch_sharding(mesh, 8))
     objective = Objective(denoiser=denoiser, forcing=stage.forcing, time=TimeDistribution())
@@ -63,9 +75,10 @@ def updates(shape):
 
 
 def main(spec):
-    """The fields of a mesh → the differences."""
-    losses, params, _ = updates({})
-    others, others_params, shares = updates(spec)
+    """The fields of a mesh, and the block size of a quantised base or None → the differences."""
+    quantization = None if spec["block"] is None else Quantization(block=spec["block"])
+    losses, params, _ = updates({}, quantization)
+    others, others_params, shares = updates(spec["mesh"], quantization)
     apart = max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(params, others_params, strict=True))
     moved = min(float(jnp.abs(x).max()) for x in params)
     rows = {"losses": float(np.abs(losses - others).max()), "params": float(apart), "moved": moved, **shares}

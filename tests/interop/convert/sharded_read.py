@@ -17,6 +17,7 @@ from mpjax.generation.rollout import Rollout
 from mpjax.interop.stored_array import place_tree
 from mpjax.models.encoders import Condition
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.quantization import Quantization
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import tree_shardings
 from mpjax.weights import stored_weights
@@ -24,6 +25,7 @@ from tests.fixtures import seeded
 from tests.interop.checkpoints import ARCHITECTURE
 
 MESH = MeshShape(fsdp=4)
+EIGHT = Quantization(block=16)  # a device has 8 of 32 inputs
 
 
 def targets():
@@ -64,9 +66,9 @@ def placed_from(path, like, shares):
         return weights.load_run(path, mesh=MESH).params
 
 
-def first_segment(folder, mesh):
+def first_segment(folder, mesh, quantization=None):
     """Latents that the weights of a run folder generate on a mesh."""
-    rollout = Rollout.of(weights.load_run(folder, mesh=mesh))
+    rollout = Rollout.of(weights.load_run(folder, mesh=mesh, quantization=quantization))
     prompt = Condition(
         text=seeded.normal("text", (5, 24)),
         text_mask=np.arange(5) < 3,
@@ -78,8 +80,19 @@ def first_segment(folder, mesh):
     return np.asarray(state.video.history.frames[:, -9:])
 
 
+def quantized_kernels(folder):
+    """Whether the mesh holds the bits of one device, its part of the values each; blocks reach over several parts."""
+    one, four = (weights.load_run(folder, mesh=mesh, quantization=EIGHT).params for mesh in (MeshShape(), MESH))
+    equal = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), one, four)
+    values = [x for path, x in jax.tree.leaves_with_path(four["blocks"]) if path[-1].key == "values"]
+    shares = {x.addressable_shards[0].data.size / x.size for x in values}
+    return {"equal": all(jax.tree.leaves(equal)), "kernels": len(values), "shares": sorted(shares)}
+
+
 def main(paths):
-    """A row a path; then how far segments differ that the run folder generates on the mesh and on one device."""
+    """A row a path; then how far segments differ that the run folder generates on the mesh and on one device, from the
+    weights as they are and quantised; and these.
+    """
     rows = []
     like = targets()
     leaves = jax.tree.leaves(like)
@@ -89,8 +102,10 @@ def main(paths):
         equal = [bool((np.asarray(a) == b.all()).all()) for a, b in zip(placed, stored, strict=True)]
         where = [a.sharding == leaf.sharding for a, leaf in zip(placed, leaves, strict=True)]
         rows.append({"equal": all(equal + where), "sharded": sum(map(sharded, leaves)), "largest_share": max(shares)})
-    one, four = (first_segment(Path(paths[-1]), mesh) for mesh in (MeshShape(), MESH))
-    return [*rows, {"difference": float(np.abs(one - four).max()), "deviation": float(one.std())}]
+    for quantization in (None, EIGHT):
+        one, four = (first_segment(Path(paths[-1]), mesh, quantization) for mesh in (MeshShape(), MESH))
+        rows.append({"difference": float(np.abs(one - four).max()), "deviation": float(one.std())})
+    return [*rows, quantized_kernels(Path(paths[-1]))]
 
 
 def sharded(leaf):

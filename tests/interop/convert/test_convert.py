@@ -320,8 +320,11 @@ def test_devices_read_their_own_part_only(source, converted):
     command = [sys.executable, str(script), str(source), str(converted)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    *rows, generated = json.loads(done.stdout)
+    *rows, generated, quantized, kernels = json.loads(done.stdout)
     for row in rows:
         assert row == {"equal": True, "sharded": row["sharded"], "largest_share": 0.25}
         assert row["sharded"] > 50
-    assert generated["deviation"] > 0.1 and generated["difference"] < 1e-4 * generated["deviation"]
+    for segment in (generated, quantized):
+        assert segment["deviation"] > 0.1 and segment["difference"] < 1e-4 * segment["deviation"]
+    assert quantized["deviation"] != generated["deviation"]
+    assert kernels == {"equal": True, "kernels": 17, "shares": [0.25]}
