@@ -1,6 +1,6 @@
 """Run as a script: one conversion in a process of its own; prints by how much its anonymous memory rose after imports.
 
-python tests/interop/convert/measured.py import|export|place|load SOURCE TARGET
+python tests/interop/convert/measured.py import|export|place|load|quantize SOURCE TARGET
 """
 
 import json
@@ -14,6 +14,7 @@ import jax
 from mpjax.interop.convert.exporting import export_run
 from mpjax.interop.convert.importing import import_checkpoint
 from mpjax.interop.stored_array import place_tree
+from mpjax.models.quantization import Quantization
 from mpjax.weights import load_run, stored_weights
 
 
@@ -38,7 +39,13 @@ def load(source, target):
     jax.block_until_ready(load_run(source).params)
 
 
-WORK = {"import": import_checkpoint, "export": export_run, "place": place, "load": load}
+def quantize(source, target):
+    """Reads a run folder as `generate --quantize=int8` does."""
+    del target
+    jax.block_until_ready(load_run(source, quantization=Quantization()).params)
+
+
+WORK = {"import": import_checkpoint, "export": export_run, "place": place, "load": load, "quantize": quantize}
 
 
 def main(name, source, target):

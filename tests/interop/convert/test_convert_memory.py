@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from mpjax.interop.checkpoint_files import TensorInfo
 from mpjax.interop.checkpoint_writer import CheckpointWriter, default_files, write_index
 from mpjax.interop.transformer_config import to_config
-from mpjax.interop.transformer_names import transformer_entries
+from mpjax.interop.transformer_names import parameter_shapes, transformer_entries
 from mpjax.models.architecture import Architecture
+from mpjax.models.quantization import Quantization, quantized_shapes
 from tests.interop.checkpoints import F32
 from tests.training.runs import ROOT
 
@@ -61,6 +63,10 @@ def test_a_conversion_holds_little_in_memory(tmp_path):
     assert within(limit, "import", tmp_path / "in", tmp_path / "run")
     assert within(limit, "export", tmp_path / "run", tmp_path / "out")
     assert within(total + limit, "load", tmp_path / "run")  # the device holds the weights themselves
+    shapes = quantized_shapes(Quantization(), parameter_shapes(WIDE))  # what is not quantised is float32
+    eight = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    assert eight < 0.6 * total
+    assert within(eight + 0.1 * total, "quantize", tmp_path / "run")
     names = [path.name for path in (tmp_path / "in").iterdir()]
     assert len(names) > 4 and filecmp.cmpfiles(tmp_path / "in", tmp_path / "out", names, shallow=False)[0] == names
     shutil.rmtree(tmp_path / "out")
