@@ -24,6 +24,7 @@ from mpjax.datasets import Datasets, open_datasets
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.quantization import with_kernels
 from mpjax.parallel import sharded_attention
 from mpjax.parallel.processes import barrier, began, check_count, is_first, reached_stop
 from mpjax.parallel.rows import local_rows, place_rows
@@ -144,7 +145,8 @@ def train(
             say(f"{folder}: going on at update {int(state.step)}")
         elif init is not None:
             state = with_weights(state, init, say)
-        parameters, frozen = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.base))
+        whole = (state.params, with_kernels(state.base))
+        parameters, frozen = (sum(x.size for x in jax.tree.leaves(tree)) for tree in whole)
         beside = f" beside {frozen:,} that stay as they are" if frozen else ""
         say(f"{parameters:,} parameters{beside} on {mesh.size} {jax.devices()[0].platform} device(s)")
         if mesh.shape["context"] > 1:

@@ -98,7 +98,7 @@ def network():
     return denoiser, batch, perturbed_params(denoiser, batch)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["int8", pytest.param("fp8", marks=pytest.mark.slow)])
 def test_the_network_and_the_gradient_of_an_adapter(network, name):
     """Scanned and rematerialised, all is as beside the kernels that the entries stand for."""
     denoiser, batch, params = network

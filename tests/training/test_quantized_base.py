@@ -12,6 +12,8 @@ from mpjax.diffusion.flow import TimeDistribution
 from mpjax.diffusion.forcing import Direct
 from mpjax.errors import InputError
 from mpjax.experiment import fingerprint
+from mpjax.experiment import load as load_experiment
+from mpjax.interop.transformer_names import parameter_shapes
 from mpjax.models import lora
 from mpjax.models.lora import Lora
 from mpjax.models.memorypack import Denoiser
@@ -132,7 +134,9 @@ def cache(tmp_path_factory):
 def run(tmp_path_factory, init, experiment, cache):
     folder, said = tmp_path_factory.mktemp("quantized") / "run", []
     assert train(experiment, folder, init=init, instruments=cache, say=said.append) == 2
-    assert any("that stay as they are" in line for line in said)
+    params = parameter_shapes(experiment.model)
+    head, rest = (sum(x.size for x in jax.tree.leaves(part)) for part in partition(params, "output_head"))
+    assert any(f"{head:,} parameters beside {rest:,} that stay as they are" in line for line in said)
     assert not any("start fresh" in line or "not in this model" in line for line in said)
     return folder
 
@@ -170,7 +174,7 @@ def test_the_run_is_read_as_it_was_trained(run, init):
         with_quantization(read_run(run), SPEC)
 
 
-def test_what_is_refused(experiment, init, tmp_path):
+def test_what_is_refused_and_what_is_another_run(experiment, init, tmp_path):
     with pytest.raises(InputError, match=r"training\.base_dtype trains beside weights that stay where they are"):
         train(experiment, tmp_path / "run", say=lambda _: None)
     training = experiment.training
@@ -183,6 +187,9 @@ def test_what_is_refused(experiment, init, tmp_path):
         with pytest.raises(InputError, match=said):
             train(other, tmp_path / "run", init=init, say=lambda _: None)
     assert not (tmp_path / "run").exists()
+    overrides = ["--config.training.base_quantization.format=fp8", "--config.training.base_quantization.block=32"]
+    loaded = load_experiment("configs/framepack_f1_lora.py:smoke", overrides)
+    assert loaded.training.base_quantization == Quantization(format="fp8", block=32)
     marks = {fingerprint(dataclasses.replace(experiment, training=dataclasses.replace(training, base_quantization=q)))
              for q in (None, SPEC, Quantization(format="fp8", block=8))}  # fmt: skip
     assert len(marks) == 3
