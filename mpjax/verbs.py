@@ -242,6 +242,8 @@ def bench(args: argparse.Namespace, overrides: list[str]) -> None:
         overrides=tuple(overrides),
         rounds=args.rounds,
         threads=args.threads,
+        weights=args.weights,
+        segments=args.segments,
         scratch=args.scratch,
     )
     bench(args.cases, request, args.out, words=args.words)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import check_out, description
+from benchmarks.side_by_side.figure import figure, ratios
+from benchmarks.side_by_side.own import OWN
 from benchmarks.side_by_side.raced import RACED, run_race
 from benchmarks.side_by_side.request import Request
-from benchmarks.side_by_side.table import lines_of_case
+from benchmarks.side_by_side.table import lines_of_case, page
 from mpjax.errors import InputError
 
-CASES = (*RACED,)
+CASES = (*RACED, *OWN)
 
 
 def bench(
@@ -27,7 +29,7 @@ def bench(
     Args:
         cases: names of `CASES`, in order.
         request: how.
-        out: JSON file to write.
+        out: JSON file to write; beside it, with other suffixes, a table (.md) and, with a rival, a drawing (.png).
         words: the command line, for the record.
         say: receives progress and tables.
 
@@ -42,7 +44,10 @@ def bench(
     record = {**description("mpjax", words), "cases": found}
     for case in cases:
         say(f"== {case}")
-        found[case] = run_race(case, request, say)
+        found[case] = OWN[case](request, say) if case in OWN else run_race(case, request, say)
         out.write_text(json.dumps(record, indent=1) + "\n")
+        out.with_suffix(".md").write_text(page(record))
+        if ratios(found):
+            out.with_suffix(".png").write_bytes(figure(found))
         say("\n".join(lines_of_case(case, found[case])))
     say(f"{out}: {len(found)} cases")

@@ -87,7 +87,7 @@ class Network:
         folder = Path(job["folder"])
         self.model = HunyuanVideoFramepackTransformer3DModel.from_pretrained(folder, torch_dtype=self.dtype)
         self.model.to(device()).eval()
-        self.call: Any = torch.compile(self.model, dynamic=False) if job["variant"] == "compile" else self.model
+        self.call = _variant(self.model, job)
         inputs = {name: tensor.to(device()) for name, tensor in load_file(folder / "inputs.safetensors").items()}
         self.noisy, self.target = (_channels_second(inputs[name]) for name in ("noisy", "target"))
         near, middle, far = job["history_frames"]
@@ -182,11 +182,67 @@ def segment(job: dict[str, Any]) -> Job:
     return Job(run, lambda latents: {"latents": latents.movedim(1, -1)}, network.dtype)
 
 
+def vae_decode(job: dict[str, Any]) -> Job:
+    """Latents to video."""
+    import torch
+
+    vae, inputs = _vae(job)
+    latents, call = _channels_second(inputs["latents"]), _variant(vae.decode, job)
+
+    @torch.no_grad()
+    def run() -> Any:
+        return call(latents, return_dict=False)[0]
+
+    return Job(run, lambda video: {"video": video.movedim(1, -1)}, vae.dtype)
+
+
+def vae_encode(job: dict[str, Any]) -> Job:
+    """Video to the mean and log-variance of its latents."""
+    import torch
+
+    vae, inputs = _vae(job)
+    video, call = _channels_second(inputs["video"]), _variant(vae.encode, job)
+
+    @torch.no_grad()
+    def run() -> Any:
+        return call(video, return_dict=False)[0]
+
+    def to_file(posterior: Any) -> dict[str, Any]:
+        return {"mean": posterior.mean.movedim(1, -1), "logvar": posterior.logvar.movedim(1, -1)}
+
+    return Job(run, to_file, vae.dtype)
+
+
+def _vae(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The autoencoder in one pass, as diffusers runs so short a video, and its inputs."""
+    import torch
+    from diffusers import AutoencoderKLHunyuanVideo
+    from safetensors.torch import load_file
+
+    dtype = getattr(torch, job["dtype"])
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(job["folder"], torch_dtype=dtype).to(device()).eval()
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
+    inputs = load_file(Path(job["folder"]) / "inputs.safetensors")
+    return vae, {name: tensor.to(device(), dtype) for name, tensor in inputs.items()}
+
+
+def _variant(call: Any, job: dict[str, Any]) -> Any:
+    import torch
+
+    return torch.compile(call, dynamic=False) if job["variant"] == "compile" else call
+
+
 def _channels_second(tensor: Any) -> Any:
     return tensor.movedim(-1, 1).contiguous()
 
 
-CASES = {"forward": forward, "gradient": gradient, "segment": segment}
+CASES = {
+    "forward": forward,
+    "gradient": gradient,
+    "segment": segment,
+    "vae_decode": vae_decode,
+    "vae_encode": vae_encode,
+}
 
 
 def ready(job: dict[str, Any]) -> Job:
@@ -198,6 +254,7 @@ def load() -> Callable[[dict[str, Any]], Job]:
     """Imports torch and diffusers."""
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, as its products already are
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     return ready
 

@@ -9,9 +9,10 @@ from typing import Any
 from benchmarks.side_by_side.race import Contestant, own_python, race
 from benchmarks.side_by_side.request import Request
 from benchmarks.side_by_side.summary import summarise
-from benchmarks.side_by_side.workload import MEDIUM, of_config, write_network
+from benchmarks.side_by_side.workload import HALF_VAE, MEDIUM, of_config, write_network, write_vae
 from mpjax import config
 from mpjax.models.flops import velocity_flops
+from mpjax.models.vae_flops import decode_flops, encode_flops
 
 Say = Callable[[str], None]
 
@@ -74,7 +75,30 @@ def segment(request: Request, folder: Path) -> Task:
     return network_task(request, folder, evaluations=STEPS, steps=STEPS, shift=SHIFT)
 
 
-RACED: dict[str, Callable[[Request, Path], Task]] = {"forward": forward, "gradient": gradient, "segment": segment}
+def vae_task(folder: Path, flops: int) -> Task:
+    """The autoencoder of `workload.HALF_VAE`."""
+    workload = HALF_VAE
+    sizes = {"widths": list(workload.architecture.widths), "latents": [*workload.latents, 16], "dtype": "float32"}
+    return Task(job=write_vae(workload, folder), flops=flops, tolerance=TOLERANCES["float32"], sizes=sizes)
+
+
+def vae_decode(request: Request, folder: Path) -> Task:
+    """Latents to nine frames."""
+    return vae_task(folder, decode_flops(HALF_VAE.architecture, HALF_VAE.latents))
+
+
+def vae_encode(request: Request, folder: Path) -> Task:
+    """Nine frames to the moments of their latents."""
+    return vae_task(folder, encode_flops(HALF_VAE.architecture, HALF_VAE.latents))
+
+
+RACED: dict[str, Callable[[Request, Path], Task]] = {
+    "forward": forward,
+    "gradient": gradient,
+    "segment": segment,
+    "vae_decode": vae_decode,
+    "vae_encode": vae_encode,
+}
 
 
 def run_race(case: str, request: Request, say: Say) -> dict[str, Any]:

@@ -18,10 +18,11 @@ class Request:
     Attributes:
         rival: Python that has torch and diffusers; None runs us alone.
         variants: of the rival, see `diffusers_side`.
-        config: config file of the network; None is `workload.MEDIUM`.
+        config: config file of the network or of what is trained or read; None is a case's own.
         overrides: fields of it, as `--config.data.height=256`.
         rounds: of each case, 6 or more.
         threads: cores that every side gets; None leaves them all.
+        weights, segments: run folder that case `length` generates so many segments of a video with.
         scratch: folder for weights and results while a case runs; None is the system's.
     """
 
@@ -31,6 +32,8 @@ class Request:
     overrides: tuple[str, ...] = ()
     rounds: int = 12
     threads: int | None = None
+    weights: Path | None = None
+    segments: int = 600
     scratch: Path | None = None
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""The network that a comparison runs, and its random weights and inputs in files that both sides read."""
+"""What a comparison runs, a network or an autoencoder: random weights and inputs in files that both sides read."""
 
 import dataclasses
 import hashlib
@@ -17,8 +17,11 @@ from mpjax.interop.checkpoint_writer import CheckpointWriter, default_files, wri
 from mpjax.interop.layout import Entry
 from mpjax.interop.transformer_config import to_config
 from mpjax.interop.transformer_names import transformer_entries
+from mpjax.interop.vae_names import vae_entries
+from mpjax.interop.vae_weights import vae_config
 from mpjax.models.architecture import Architecture
 from mpjax.models.flops import Tokens, token_counts
+from mpjax.models.vae import SPACE_FACTOR, TIME_FACTOR, VaeArchitecture
 
 INPUTS = "inputs.safetensors"
 
@@ -55,6 +58,18 @@ MEDIUM = Workload(
     text=64,
     image=49,
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VaeWorkload:
+    """An autoencoder in float32 and the latents (t, h, w) that it decodes, or whose video it encodes."""
+
+    architecture: VaeArchitecture
+    latents: tuple[int, int, int]
+
+
+# Half as wide as HunyuanVideo's, nine frames of 128 × 128: seconds on two cores.
+HALF_VAE = VaeWorkload(architecture=VaeArchitecture(widths=(64, 128, 256, 256)), latents=(3, 16, 16))
 
 
 def of_config(path: str, overrides: list[str]) -> Workload:
@@ -105,11 +120,23 @@ def write_weights(folder: Path, config: str, entries: tuple[Entry, ...], dtype: 
             writer.write(tensor.name, weight(tensor.name, tensor.shape).astype(stored))
 
 
+def write_vae(workload: VaeWorkload, folder: Path) -> dict[str, Any]:
+    """As `write_network`, for an autoencoder; returns folder and dtype."""
+    arch, (t, h, w) = workload.architecture, workload.latents
+    write_weights(folder, vae_config(arch), vae_entries(arch), "float32")
+    inputs = {
+        "latents": normal("latents", (1, t, h, w, arch.channels)),
+        "video": normal("video", (1, 1 + TIME_FACTOR * (t - 1), SPACE_FACTOR * h, SPACE_FACTOR * w, 3), 0.4),
+    }
+    save_file(inputs, folder / INPUTS)
+    return {"folder": str(folder), "dtype": "float32"}
+
+
 def write_network(workload: Workload, folder: Path) -> dict[str, Any]:
     """Writes weights and inputs into an empty folder.
 
     Returns:
-        what a side must know to read them: folder, dtype, history_frames, timestep, guidance; and what it is to be.
+        what a side must know to read them: folder, dtype, remat, history_frames, timestep, guidance.
     """
     arch, pack = workload.architecture, workload.architecture.framepack
     write_weights(folder, to_config(arch), transformer_entries(arch), arch.dtype)

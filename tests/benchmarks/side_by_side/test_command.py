@@ -70,4 +70,6 @@ def test_without_a_rival_we_are_measured_alone(tmp_path, capsys):
     row, rounds = found["sides"]["mpjax"], found["rounds"]["mpjax"]
     assert row["flops_per_second"] * row["median"] == pytest.approx(found["flops"])
     assert row["ratio"] is None and len(rounds["seconds"]) == 6 and rounds["error"] is None
-    assert "\n".join(lines_of_case("forward", found)) in capsys.readouterr().out
+    table = "\n".join(lines_of_case("forward", found))
+    assert table in capsys.readouterr().out and table in out.with_suffix(".md").read_text()
+    assert not out.with_suffix(".png").exists()  # there is nothing to compare with

@@ -1,19 +1,18 @@
-"""What our side computes for each case, with the functions that training and generation call."""
+"""The network's cases on our side, with the functions that training and generation call."""
 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from benchmarks.side_by_side.our_job import Job
 from benchmarks.side_by_side.workload import INPUTS
-from mpjax import provenance
 from mpjax.diffusion.samplers import UniPC
 from mpjax.interop.checkpoint_files import CONFIG, Checkpoint, read_json
 from mpjax.interop.layout import Entry
@@ -26,56 +25,6 @@ from mpjax.models.encoders import Condition
 from mpjax.models.framepack import History
 from mpjax.models.memory import empty_memory
 from mpjax.models.memorypack import TIME_SCALE, Denoiser
-
-Program = Callable[..., Any]
-ToFile = Callable[[Any], dict[str, np.ndarray]]
-
-
-class Job:
-    """A jitted program on its arguments; implements `side.Ready`."""
-
-    def __init__(self, program: Program, arguments: tuple[Any, ...], dtype: str, to_file: ToFile):
-        """Compiles at once.
-
-        Args:
-            program: of arrays.
-            arguments: on the device.
-            dtype: of the matrix product that measures the device.
-            to_file: the result as arrays under the rival's names.
-        """
-        self._run = jax.jit(program).lower(*arguments).compile()
-        self._arguments, self._to_file = arguments, to_file
-        self._device = jax.devices()[0]
-        n = 2048 if self._device.platform == "cpu" else 8192
-        self._square = jnp.full((n, n), 0.5, dtype)
-        self._multiply = jax.jit(jnp.matmul).lower(self._square, self._square).compile()
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """See `side.Ready`."""
-        return {"device": self._device.device_kind, "versions": provenance.versions()}
-
-    def run(self) -> None:
-        """See `side.Ready`."""
-        jax.block_until_ready(self._run(*self._arguments))
-
-    def write(self, path: str) -> None:
-        """See `side.Ready`."""
-        save_file(self._to_file(self._run(*self._arguments)), path)
-
-    def multiply(self) -> int:
-        """See `side.Ready`."""
-        self._multiply(self._square, self._square).block_until_ready()
-        return 2 * self._square.shape[0] ** 3
-
-    def device_bytes(self) -> int | None:
-        """See `side.Ready`."""
-        return (self._device.memory_stats() or {}).get("peak_bytes_in_use")
-
-
-def ready(job: dict[str, Any]) -> Job:
-    """The job of a case."""
-    return CASES[job["case"]](job)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,14 +77,14 @@ def _network(job: dict[str, Any]) -> _Network:
     )
 
 
-def _forward(job: dict[str, Any]) -> Job:
+def forward(job: dict[str, Any]) -> Job:
     """One network evaluation."""
     network = _network(job)
     arguments = (network.params, network.x_t, network.t, network.history, network.condition)
     return Job(network.velocity, arguments, job["dtype"], lambda v: {"prediction": -_array(v)})
 
 
-def _gradient(job: dict[str, Any]) -> Job:
+def gradient(job: dict[str, Any]) -> Job:
     """Gradient of the mean squared error to every parameter, which are the network's forward and backward pass."""
     network = _network(job)
 
@@ -159,7 +108,7 @@ def _gradients_to_file(entries: tuple[Entry, ...], result: tuple[jax.Array, dict
     return tensors
 
 
-def _segment(job: dict[str, Any]) -> Job:
+def segment(job: dict[str, Any]) -> Job:
     """A segment by UniPC, as generation samples it."""
     network, sampler = _network(job), UniPC(steps=job["steps"], shift=job["shift"])
 
@@ -172,10 +121,3 @@ def _segment(job: dict[str, Any]) -> Job:
 
 def _array(x: Any) -> np.ndarray:
     return np.asarray(x, np.float32)
-
-
-CASES: dict[str, Callable[[dict[str, Any]], Job]] = {
-    "forward": _forward,
-    "gradient": _gradient,
-    "segment": _segment,
-}

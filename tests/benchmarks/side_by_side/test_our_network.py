@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks.side_by_side import our_jobs
+from benchmarks.side_by_side import our_network
+from benchmarks.side_by_side.our_job import Job
 from benchmarks.side_by_side.workload import Workload, weight, write_network
 from mpjax.interop.transformer_names import transformer_entries
 from mpjax.models.architecture import FramePack
@@ -61,8 +62,8 @@ def params():
     return to_tree(entries, {name: weight(name, entry.shape) for entry in entries for name in entry.names})
 
 
-def result(written, tmp_path, **job):
-    ready = our_jobs.ready({**written[0], **job})
+def result(case, written, tmp_path, **job):
+    ready = case({**written[0], **job})
     ready.run()
     ready.write(str(tmp_path / "a.safetensors"))
     return load_file(tmp_path / "a.safetensors")
@@ -70,12 +71,12 @@ def result(written, tmp_path, **job):
 
 def test_forward(written, prediction, params, tmp_path):
     wanted = prediction(params, written[1]["noisy"], 500.0)
-    np.testing.assert_allclose(result(written, tmp_path, case="forward")["prediction"], wanted, atol=2e-5)
+    np.testing.assert_allclose(result(our_network.forward, written, tmp_path)["prediction"], wanted, atol=2e-5)
 
 
 def test_gradient(written, prediction, params, tmp_path):
     """Names are diffusers'; the gradient's product with itself is the slope of the loss along it."""
-    found = result(written, tmp_path, case="gradient")
+    found = result(our_network.gradient, written, tmp_path)
     entries = transformer_entries(TINY.architecture)
     assert set(found) == {"loss", *(name for entry in entries for name in entry.names)}
     assert all(found[name].shape == entry.shape for entry in entries for name in entry.names)
@@ -93,7 +94,7 @@ def test_gradient(written, prediction, params, tmp_path):
 
 def test_segment(written, prediction, params, tmp_path):
     """Two evaluations of UniPC by hand: σ is 1 and, shifted by 3, 3/4; its first step is of order 1 with m alone."""
-    found = result(written, tmp_path, case="segment", steps=2, shift=3.0)["latents"]
+    found = result(our_network.segment, written, tmp_path, steps=2, shift=3.0)["latents"]
     noise = written[1]["noisy"]
     data = noise - prediction(params, noise, 1000.0)
     x = 0.75 * noise + 0.25 * data
@@ -101,7 +102,7 @@ def test_segment(written, prediction, params, tmp_path):
     assert not np.allclose(found, data, atol=0.1)
 
 
-def test_what_measures_the_matmul_multiplies_in_the_jobs_type(written, monkeypatch):
-    ready = our_jobs.Job(lambda x: x, (jnp.zeros(2),), "bfloat16", dict)
+def test_what_measures_the_matmul_multiplies_in_the_jobs_type():
+    ready = Job(lambda x: x, (jnp.zeros(2),), "bfloat16", dict)
     assert ready.multiply() == 2 * 2048**3 and ready._square.dtype == jnp.bfloat16
     assert ready.device_bytes() is None  # a CPU does not tell
