@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from mpjax import provenance
-
 Program = Callable[..., Any]
 ToFile = Callable[[Any], dict[str, np.ndarray]]
 
@@ -39,7 +37,7 @@ class Job:
     @property
     def about(self) -> dict[str, Any]:
         """See `side.Ready`."""
-        return {"device": self._device.device_kind, "versions": provenance.versions()}
+        return {"device": self._device.device_kind, "versions": {"jax": jax.__version__}}
 
     def run(self) -> None:
         """See `side.Ready`."""

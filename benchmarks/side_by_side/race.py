@@ -17,6 +17,7 @@ from mpjax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 PAUSE = 0.05  # seconds between turns: threads of the side before spin for a while before they sleep
+GRACE = 5.0  # seconds that a side has to end by itself, and to end what it started
 LISTS = ("seconds", "cpu_seconds", "multiply_flops_per_second")  # of what a turn gives
 
 
@@ -61,8 +62,11 @@ class Side:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        try:
+            self._process.communicate(timeout=GRACE)  # the end of its input ends it
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
         self._log.close()
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
