@@ -153,7 +153,8 @@ def gradient(job: dict[str, Any]) -> Job:
 def segment(job: dict[str, Any]) -> Job:
     """A segment by UniPC on the shifted grid.
 
-    diffusers' scheduler works on variance-preserving latents, x / √(1 + σ²), and there λ = −ln σ.
+    diffusers' scheduler works on variance-preserving latents, x / √(1 + σ²), and there λ = −ln σ. Its coefficients cancel
+    in float32 (to 4e-4 of the result), so that σ is given in float64; the latents stay float32.
     """
     import torch
     from diffusers import UniPCMultistepScheduler
@@ -169,7 +170,7 @@ def segment(job: dict[str, Any]) -> Job:
         )
         scheduler.set_timesteps(steps)
         scheduler.set_begin_index(0)
-        scheduler.sigmas = sigmas.float()
+        scheduler.sigmas = sigmas
         x = network.noisy
         for i, timestep in enumerate(scheduler.timesteps):
             sigma, following = float(sigmas[i]), float(sigmas[i + 1])

@@ -85,13 +85,20 @@ class Side:
         try:
             answer = json.loads(line)
         except ValueError:
-            self._process.wait()
-            self._log.seek(0)
-            said = [text for text in self._log.read().splitlines() if text.strip()]
-            answer = {"error": said[-1].strip() if said else f"it ended with status {self._process.returncode}"}
+            answer = {"error": self._last_words(line)}
         if "error" in answer:
             raise InputError(f"{self.name} failed at {do!r}: {answer['error']}")
         return answer
+
+    def _last_words(self, line: str) -> str:
+        """Why a line is no answer."""
+        try:
+            self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            return f"it answered {line.strip()!r}, which is no JSON"
+        self._log.seek(0)
+        said = [text for text in self._log.read().splitlines() if text.strip()]
+        return said[-1].strip() if said else f"it ended with status {self._process.returncode}"
 
 
 def race(

@@ -33,6 +33,7 @@ class Square:
 
     def write(self, path):
         result = self.matrix @ self.matrix * (1.01 if self.job["variant"] == "wrong" else 1.0)
+        assert np.ones(self.job["megabytes"] << 18).sum()  # a copy for the file, which is no part of the job
         save_file({"other" if self.job["variant"] == "names" else "square": result}, path)
 
     def multiply(self):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from benchmarks.side_by_side import race as race_module
 from benchmarks.side_by_side.race import Contestant, race
 from mpjax.errors import InputError
 
@@ -55,7 +56,7 @@ def test_seconds_and_memory_are_those_of_the_runs(run):
     assert max(slow["cpu_seconds"]) < 0.2  # sleeping costs none
     for row in (quick, slow):
         assert row["memory"]["device_bytes"] is None
-        assert 200 << 20 <= row["memory"]["bytes"] < 260 << 20
+        assert 200 << 20 <= row["memory"]["bytes"] < 220 << 20
 
 
 def test_sides_are_confined_to_the_cores(run):
@@ -76,6 +77,13 @@ def test_sides_are_confined_to_the_cores(run):
 def test_a_side_that_fails_or_disagrees_ends_the_race(run, variant, said):
     with pytest.raises(InputError, match=said):
         run("right", variant)
+
+
+def test_a_rival_that_does_not_speak_the_language(tmp_path, monkeypatch):
+    monkeypatch.setattr(race_module, "GRACE", 0.1)
+    cat = Contestant(name="parrot", command=("sh", "-c", "echo ready; cat"))
+    with pytest.raises(InputError, match="parrot failed at 'load': it answered 'ready', which is no JSON"):
+        race([cat], {}, rounds=1, cores=(), tolerance=1.0, folder=tmp_path)
 
 
 def test_a_rival_that_cannot_be_started(tmp_path):
