@@ -153,8 +153,8 @@ def gradient(job: dict[str, Any]) -> Job:
 def segment(job: dict[str, Any]) -> Job:
     """A segment by UniPC on the shifted grid.
 
-    diffusers' scheduler works on variance-preserving latents, x / √(1 + σ²), and there λ = −ln σ. Its coefficients cancel
-    in float32 (to 4e-4 of the result), so that σ is given in float64; the latents stay float32.
+    diffusers' scheduler works on variance-preserving latents, x / √(1 + σ²), and there λ = −ln σ. Its
+    coefficients cancel in float32, to 4e-4 of the result, so σ is given in float64; the latents stay float32.
     """
     import torch
     from diffusers import UniPCMultistepScheduler
