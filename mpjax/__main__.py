@@ -261,6 +261,28 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--out", type=Path, help="folder for plan.md, plan.json and, with several slices, figures")
 
+    verb = add("bench", verbs.bench, "Time this package and a rival, in turn, on the same weights and inputs.")
+    verb.add_argument(
+        "cases",
+        nargs="+",
+        metavar="CASE",
+        help="forward, gradient, segment, vae_decode, vae_encode, train_step, length, data",
+    )
+    verb.add_argument("--rival", help="a Python that has torch and diffusers (default: no rival is measured)")
+    verb.add_argument(
+        "--variant",
+        action="append",
+        choices=("eager", "compile"),
+        help="of the rival: as it is, or through torch.compile; repeatable (default: both)",
+    )
+    verb.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    verb.add_argument("--config", help=f"network, run or dataset of the cases (default: small ones); {fields} …")
+    verb.add_argument("--rounds", type=int, default=12, help="times that each side runs a case (default: 12)")
+    verb.add_argument("--threads", type=int, help="CPU cores that every side is confined to (default: all)")
+    verb.add_argument("--weights", type=Path, help="run folder that case length generates with")
+    verb.add_argument("--segments", type=int, default=600, help="of its video (default: 600)")
+    verb.add_argument("--scratch", type=Path, help="folder for weights while a case runs (default: the system's)")
+
     verb = add("suite", verbs.suite, "Write the commands that generate the videos of a prompt or image suite.")
     verb.add_argument("--config", required=True, help="suite file; fields as --config.info=FILE")
     verb.add_argument("--weights", type=Path, required=True, help="run folder that is to generate")
@@ -329,7 +351,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb; bad input prints a sentence and returns 2, a lost host 75, a stop 130 (Ctrl-C) or 143 (SIGTERM)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     args, rest = parser().parse_known_args(arguments)
+    args.words = arguments
     verb = f"{args.verb} {args.data_verb}" if args.verb == "data" else args.verb
     log = logging.getLogger("mpjax")
     log.setLevel(logging.INFO)

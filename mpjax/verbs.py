@@ -230,6 +230,30 @@ def plan(args: argparse.Namespace, overrides: list[str]) -> None:
     plan(experiment.load(args.config, overrides), request)
 
 
+def bench(args: argparse.Namespace, overrides: list[str]) -> None:
+    """`mpjax bench`."""
+    # Several processes share a GPU: none may take it whole.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        from benchmarks.side_by_side.command import bench
+        from benchmarks.side_by_side.request import Request
+    except ModuleNotFoundError as error:
+        raise InputError("benchmarks/ is not beside the package: run the command in a checkout's root") from error
+
+    request = Request(
+        rival=args.rival,
+        variants=tuple(args.variant or ("eager", "compile")),
+        config=args.config,
+        overrides=tuple(overrides),
+        rounds=args.rounds,
+        threads=args.threads,
+        weights=args.weights,
+        segments=args.segments,
+        scratch=args.scratch,
+    )
+    bench(args.cases, request, args.out, words=args.words)
+
+
 def demo(args: argparse.Namespace, overrides: list[str]) -> None:
     """`mpjax demo`."""
     _no_overrides(overrides)

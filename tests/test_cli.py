@@ -63,6 +63,7 @@ def test_wrong_usage_is_status_2(arguments, capsys):
         "generate",
         "recall",
         "plan",
+        "bench",
         "suite",
         "study",
         "elo",

@@ -63,14 +63,15 @@ def step_time_ratio(experiment: Experiment, forcing: AnyForcing, *, pairs: int =
     Returns:
         {ratio, ci95, pairs, teacher_ms, direct_ms}; `direct_ms` is the time of `forcing`, whatever it is.
     """
-    times = paired_step_times(_with_forcing(experiment, Teacher()), _with_forcing(experiment, forcing), pairs=pairs)
+    times = paired_step_times(with_forcing(experiment, Teacher()), with_forcing(experiment, forcing), pairs=pairs)
     shared = {name: times[name] for name in ("ratio", "ci95", "pairs")}
     return {**shared, "teacher_ms": times["reference_ms"], "direct_ms": times["other_ms"]}
 
 
-def _with_forcing(experiment: Experiment, forcing: AnyForcing) -> Experiment:
+def with_forcing(experiment: Experiment, forcing: AnyForcing) -> Experiment:
+    """The experiment with another forcing in its last stage, whose batches are shown as often as that needs."""
     *stages, last = experiment.training.stages
-    stages.append(dataclasses.replace(last, forcing=forcing))
+    stages.append(dataclasses.replace(last, forcing=forcing, repeat=max(last.repeat, forcing.least_repeat)))
     return dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, stages=tuple(stages)))
 
 

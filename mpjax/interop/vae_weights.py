@@ -64,6 +64,12 @@ def read_vae_architecture(weights: Path) -> VaeArchitecture:
     return config.build(VaeArchitecture, fields, str(path))
 
 
+def vae_config(architecture: VaeArchitecture) -> str:
+    """The text of `config.json`, which `read_vae_architecture` reads back."""
+    values: dict[str, Any] = {theirs: getattr(architecture, ours) for theirs, ours in _FIELDS.items()}
+    return json.dumps({"_class_name": CLASS, **_FIXED, **values}, indent=2, sort_keys=True) + "\n"
+
+
 def check_vae_tensors(weights: Path, architecture: VaeArchitecture) -> Checkpoint:
     """The tensors of a folder or file, opened and not read.
 

@@ -1,7 +1,5 @@
 """Operations against hand calculation, and against the matrix products of the traced network."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -14,6 +12,7 @@ from mpjax.models.framepack import empty_history
 from mpjax.models.memory import Memory
 from mpjax.models.memorypack import Denoiser
 from tests.tiny import tiny_architecture
+from tests.tracing import multiplications
 
 
 def test_tokens_of_framepack_f1_at_480_by_832():
@@ -61,24 +60,6 @@ def test_a_network_small_enough_for_paper():
     assert velocity_flops(arch, tokens, batch=3) == {name: 3 * count for name, count in found.items()}
 
 
-def products(jaxpr):
-    """Operations of the matrix products of a trace, a scanned body as often as it runs."""
-    total = 0
-    for equation in jaxpr.eqns:
-        inner = [getattr(p, "jaxpr", p) for p in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr)]
-        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += repeats * sum(products(p) for p in inner if hasattr(p, "eqns"))
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
-    return total
-
-
-def is_jaxpr(leaf):
-    return hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
-
-
 @pytest.mark.parametrize("memory", [0, 11])
 @pytest.mark.parametrize("guided", [False, True])
 def test_it_is_what_the_network_multiplies(memory, guided):
@@ -109,4 +90,4 @@ def test_it_is_what_the_network_multiplies(memory, guided):
         psi,
     )
     traced = jax.make_jaxpr(Denoiser(arch).velocity)(parameter_shapes(arch), *arguments)
-    assert sum(velocity_flops(arch, tokens, batch).values()) == products(traced.jaxpr)
+    assert sum(velocity_flops(arch, tokens, batch).values()) == multiplications(traced.jaxpr)

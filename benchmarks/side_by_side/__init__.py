@@ -1,0 +1,1 @@
+"""A rival and this package on the same weights and inputs, in processes of their own that take turns."""
