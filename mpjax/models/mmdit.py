@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mpjax.models.architecture import Architecture
 from mpjax.models.attention import attention, split_heads
 from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RMSNorm, layer_norm, sinusoid
+from mpjax.models.plain_attention import SAVED
 from mpjax.models.rope import Table, apply_rope
 from mpjax.models.streams import join_streams, pad_stream, part_streams, table_of_both, table_of_first
 from mpjax.parallel.rules import HIDDEN, TOKENS, constrain
@@ -102,11 +103,16 @@ class SingleBlock(nn.Module):
         return constrain(z, TOKENS), None
 
 
+# Products with parameters and what attention keeps; the rest, elementwise work, is computed anew.
+_products_saveable = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(SAVED)
+)
+
+
 def _stack(block: type[nn.Module], length: int, remat: str):
     """`block` scanned `length` times over stacked parameters; the scan keeps compile time independent of depth."""
     if remat != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-        block = nn.remat(block, prevent_cse=False, policy=policy)
+        block = nn.remat(block, prevent_cse=False, policy=_products_saveable if remat == "dots" else None)
     return nn.scan(
         block,
         variable_axes={"params": 0},
