@@ -54,7 +54,7 @@ def plain_attention(
     Args:
         query: `[b, n, heads, head_dim]`.
         key, value: `[b, m, heads, head_dim]`.
-        mask: bool, True = attend: keys `[b, m]`, or pairs `[b, n, m]`.
+        mask: bool, True = attend: keys `[b, m]`, or pairs `[b, n, m]`. Every query needs at least one True key.
         portions: of b · heads heads and n queries.
 
     Returns:
@@ -95,13 +95,9 @@ def _backward(portions, kept, cotangent):
 
         def piece(sums: tuple, cuts: tuple) -> tuple[tuple, tuple]:
             q, pairs, top, share, g, delta = cuts
-            allowed = seen if pairs is None else pairs
-            weights = share * jnp.exp(_scores(q, k, allowed) - top)
+            weights = share * jnp.exp(_scores(q, k, seen if pairs is None else pairs) - top)
             of_value = _product("hnm,hnd->hmd", weights.astype(v.dtype), g)
-            of_scores = weights * (_product("hnd,hmd->hnm", g, v) - delta) * scale
-            if allowed is not None:
-                of_scores = jnp.where(allowed, of_scores, 0.0)  # there the score is a constant
-            of_scores = of_scores.astype(k.dtype)
+            of_scores = (weights * (_product("hnd,hmd->hnm", g, v) - delta) * scale).astype(k.dtype)
             sums = sums[0] + _product("hnm,hnd->hmd", of_scores, q), sums[1] + of_value
             return sums, (_product("hnm,hmd->hnd", of_scores, k),)
 
