@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mpjax.models.architecture import Architecture
 from mpjax.models.attention import attention, split_heads
-from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RMSNorm, layer_norm, sinusoid
+from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RMSNorm, gelu, layer_norm, sinusoid
 from mpjax.models.plain_attention import SAVED
 from mpjax.models.rope import Table, apply_rope
 from mpjax.models.streams import join_streams, pad_stream, part_streams, table_of_both, table_of_first
@@ -95,7 +95,7 @@ class SingleBlock(nn.Module):
         shift, scale, gate = Modulation(3, dtype=self.dtype, name="norm")(temb)
         h = layer_norm(z) * (1 + scale) + shift
         mlp = Dense(self.mlp_width, ("embed", "mlp"), dtype=self.dtype, name="proj_mlp")(h)
-        mlp = nn.gelu(constrain(mlp, HIDDEN), approximate=True)
+        mlp = gelu(constrain(mlp, HIDDEN))
         q, k, v = QKV(self.heads, self.dtype, name="qkv")(h)
         out = attention(apply_rope(q, table), apply_rope(k, table), v, mask)
         merged = jnp.concatenate([out, mlp], -1)
