@@ -3,10 +3,16 @@
 Borders repeat the edge: in time all of it in front, in space on both sides.
 
 On a CPU, XLA's own three-dimensional convolution reaches less than half the rate of its matrix product where channels
-are few. There a convolution of stride 1 is a product instead: the patches of some rows of a frame, `[pixels, k³ · in]`,
-with the kernel, `[k³ · in, out]`. Patches exist for as many rows at a time as the cache holds, but for no fewer pixels
-than the result has channels, so that reading the kernel is not what takes the time. Frames in front of the first one
-are not copied: the first one is read for them.
+are few. There a kernel of 3 and stride 1 in float32 goes by Winograd's minimal filtering in space (Lavin and Gray 2016,
+"Fast Algorithms for Convolutional Neural Networks", F(2 × 2, 3 × 3)). Two outputs of three taps g on four inputs d are
+
+    u = [d0 − d2, d1 + d2, d2 − d1, d1 − d3]       v = [g0, (g0 + g1 + g2) / 2, (g0 − g1 + g2) / 2, g2]
+    m = u · v                                      y = [m0 + m1 + m2, m1 − m2 − m3]
+
+along rows, and the same along columns: 16 products for four pixels instead of 36. With channels and the three taps of
+time together, each of the 16 is a matrix product, `[tiles, 3 in] × [3 in, out]`. There are as many tiles at a time as
+the cache holds, but no fewer than the result has channels, so that reading the kernel is not what takes the time.
+Frames in front of the first one are not copied: the first one is read for them.
 """
 
 import jax
@@ -14,7 +20,7 @@ import jax.numpy as jnp
 
 from mpjax.parallel.target import target_device
 
-CACHED_PATCHES = 2**23  # bytes
+CACHED_TILES = 2**23  # bytes
 
 
 def causal_convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> jax.Array:
@@ -22,33 +28,60 @@ def causal_convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, in
     k, *_, channels, features = kernel.shape
     if k == 1 and strides == (1, 1, 1):
         return x @ kernel.reshape(channels, features)
-    x = jnp.pad(x, ((0, 0), (0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)), mode="edge")
-    if target_device()[0] == "cpu" and strides == (1, 1, 1):
-        return _by_rows(x, kernel)
-    x = jnp.pad(x, ((0, 0), (k - 1, 0), (0, 0), (0, 0), (0, 0)), mode="edge")
+    if k == 3 and strides == (1, 1, 1) and x.dtype == jnp.float32 and target_device()[0] == "cpu":
+        return _winograd(x, kernel)
+    x = jnp.pad(x, ((0, 0), (k - 1, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)), mode="edge")
     return jax.lax.conv_general_dilated(x, kernel, strides, "VALID", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
 
 
-def _by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Of stride 1 for x padded in space, `[b, t, h + k − 1, w + k − 1, in]`."""
-    k, *_, channels, features = kernel.shape
-    b, t, h, w = x.shape[0], x.shape[1], x.shape[2] - k + 1, x.shape[3] - k + 1
-    matrix = kernel.reshape(-1, features)
-    pixels = max(CACHED_PATCHES // (x.dtype.itemsize * len(matrix)), features)
-    rows = min(-(-pixels // w), h)
-    bands = -(-h // rows)
+def _winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    b, t, h, w, channels = x.shape
+    features = kernel.shape[-1]
+    matrices = _of_taps(_of_taps(kernel, 1), 2)  # [3, 4, 4, in, out]
+    matrices = matrices.transpose(1, 2, 0, 3, 4).reshape(16, 3 * channels, features)
+    # Even numbers of rows and columns; what is added behind is cut off again.
+    even_h, columns = h + h % 2, (w + 1) // 2
+    x = jnp.pad(x, ((0, 0), (0, 0), (1, 1 + h % 2), (1, 1 + w % 2), (0, 0)), mode="edge")
+    tiles = max(CACHED_TILES // (x.dtype.itemsize * 16 * 3 * channels), features)
+    rows = min(-(-tiles // columns), even_h // 2)
+    bands = -(-even_h // (2 * rows))
 
     def band(number: int, out: jax.Array) -> jax.Array:
         video, frame = number // (t * bands), number // bands % t
         # The last band ends with the picture, and computes some rows of the one before it again.
-        row = jnp.minimum(number % bands * rows, h - rows)
-        shifted = []
-        for back in reversed(range(k)):
-            place = video, jnp.maximum(frame - back, 0), row, 0, 0
-            seen = jax.lax.dynamic_slice(x, place, (1, 1, rows + k - 1, w + k - 1, channels))[0, 0]
-            shifted += [seen[i : i + rows, j : j + w] for i in range(k) for j in range(k)]
-        patches = jnp.concatenate(shifted, -1).reshape(rows * w, -1)
-        found = (patches @ matrix).reshape(1, 1, rows, w, features)
-        return jax.lax.dynamic_update_slice(out, found, (video, frame, row, 0, 0))
+        row = jnp.minimum(number % bands * 2 * rows, even_h - 2 * rows)
+        size = (1, 1, 2 * rows + 2, 2 * columns + 2, channels)
+        frames = [
+            jax.lax.dynamic_slice(x, (video, jnp.maximum(frame - back, 0), row, 0, 0), size)[0, 0] for back in (2, 1, 0)
+        ]
+        u = _of_inputs(_of_inputs(jnp.concatenate(frames, -1), 0), 2)  # [4, rows, 4, columns, 3 in]
+        u = u.swapaxes(1, 2).reshape(16, rows * columns, 3 * channels)
+        m = jnp.einsum("kni,kio->kno", u, matrices).reshape(4, 4, rows, columns, features)
+        y = _of_products(_of_products(m, 1), 0)  # [2, 2, rows, columns, out]
+        y = y.transpose(2, 0, 3, 1, 4).reshape(1, 1, 2 * rows, 2 * columns, features)
+        return jax.lax.dynamic_update_slice(out, y, (video, frame, row, 0, 0))
 
-    return jax.lax.fori_loop(0, b * t * bands, band, jnp.zeros((b, t, h, w, features), x.dtype))
+    out = jnp.zeros((b, t, even_h, 2 * columns, features), x.dtype)
+    return jax.lax.fori_loop(0, b * t * bands, band, out)[:, :, :h, :w]
+
+
+def _of_taps(g: jax.Array, axis: int) -> jax.Array:
+    """v: the axis of 3 taps becomes one of 4."""
+    g0, g1, g2 = (jnp.take(g, i, axis) for i in range(3))
+    return jnp.stack([g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2], axis)
+
+
+def _of_inputs(d: jax.Array, axis: int) -> jax.Array:
+    """u: an axis of 2 n + 2 becomes two, 4 and n."""
+    pairs = d.reshape(*d.shape[:axis], d.shape[axis] // 2, 2, *d.shape[axis + 1 :])
+    even, odd = (jnp.take(pairs, i, axis + 1) for i in range(2))
+    n = even.shape[axis] - 1
+    d0, d2 = (jax.lax.slice_in_dim(even, i, i + n, axis=axis) for i in range(2))
+    d1, d3 = (jax.lax.slice_in_dim(odd, i, i + n, axis=axis) for i in range(2))
+    return jnp.stack([d0 - d2, d1 + d2, d2 - d1, d1 - d3], axis)
+
+
+def _of_products(m: jax.Array, axis: int) -> jax.Array:
+    """y: the axis of 4 becomes one of 2."""
+    m0, m1, m2, m3 = (jnp.take(m, i, axis) for i in range(4))
+    return jnp.stack([m0 + m1 + m2, m1 - m2 - m3], axis)

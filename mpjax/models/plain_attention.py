@@ -3,7 +3,7 @@
 Heads go through in groups and the queries of a group in pieces; each query sees all keys at once. With
 s = q kᵀ / √head_dim, the forward pass keeps for every query
 
-    top = max s,    share = 1 / Σ exp(s − top),    out = share Σ exp(s − top) v
+    top = max s,    share = 1 / Σ exp(s − top),    out = Σ exp(s − top) v / Σ exp(s − top)
 
 and the backward pass, which computes the scores of a piece anew, has for a cotangent g of out
 
@@ -72,9 +72,9 @@ def _forward(query, key, value, mask, portions):
             scores = _scores(q, k, seen if pairs is None else pairs)
             top = scores.max(-1, keepdims=True)
             weights = jnp.exp(scores - top)
-            share = 1 / weights.sum(-1, keepdims=True)
-            # Scaled behind the product, which has fewer numbers than the weights.
-            return None, (share * _product("hnm,hmd->hnd", weights.astype(v.dtype), v), top, share)
+            total = weights.sum(-1, keepdims=True)
+            # Divided behind the product, which has fewer numbers than the weights.
+            return None, (_product("hnm,hmd->hnd", weights.astype(v.dtype), v) / total, top, 1 / total)
 
         (out, top, share), _ = _over_pieces(piece, None, (q, _pairs(seen)), portions.pieces)
         return out.astype(query.dtype), top, share

@@ -1,4 +1,4 @@
-"""Convolutions as products of patches against float64, tap by tap."""
+"""Causal convolutions, on a CPU by minimal filtering, against float64, tap by tap."""
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,9 @@ def reference(x, kernel, strides):
     ("k", "features", "strides", "cached"),
     [
         (3, 2, (1, 1, 1), 2**23),  # a frame at once
-        (3, 2, (1, 1, 1), 0),  # a row at a time
-        (3, 12, (1, 1, 1), 0),  # as many pixels as channels: 2 rows of 6, and the last band computes a row again
-        (3, 2, (1, 1, 1), 4 * 27 * 4 * 13),  # 13 pixels: 3 rows of 6
-        (5, 2, (1, 1, 1), 0),
+        (3, 2, (1, 1, 1), 0),  # a row of tiles at a time
+        (3, 4, (1, 1, 1), 0),  # as many tiles as channels: 2 rows of 3, and the last band computes a row again
+        (5, 2, (1, 1, 1), 2**23),
         (1, 3, (1, 1, 1), 2**23),
         (1, 3, (2, 2, 2), 2**23),
         (3, 2, (2, 2, 2), 2**23),
@@ -44,7 +43,7 @@ def reference(x, kernel, strides):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
 def test_causal_convolve(k, features, strides, cached, dtype, tolerance, monkeypatch):
     """Two videos of 4 frames, 5 × 6."""
-    monkeypatch.setattr(convolution, "CACHED_PATCHES", cached)
+    monkeypatch.setattr(convolution, "CACHED_TILES", cached)
     x, weight = (jnp.asarray(RNG.normal(size=shape), dtype) for shape in ((2, 4, 5, 6, 4), (k, k, k, 4, features)))
     got = jax.jit(lambda x, weight: causal_convolve(x, weight, strides))(x, weight)
     want = reference(np.asarray(x, np.float64), np.asarray(weight, np.float64), strides)
@@ -52,8 +51,8 @@ def test_causal_convolve(k, features, strides, cached, dtype, tolerance, monkeyp
     np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=tolerance * np.abs(want).max())
 
 
-def test_patches_exist_for_a_part_of_a_frame_at_a_time():
-    """Compiled only: 128 channels of 256 × 256 pixels, 34 MB a padded frame; the patches of a frame would be 0.9 GB."""
+def test_tiles_exist_for_a_part_of_a_frame_at_a_time():
+    """Compiled only: 128 channels of 256 × 256 pixels, 34 MB a frame; the tiles of one would be 0.4 GB."""
     x = jax.ShapeDtypeStruct((1, 1, 256, 256, 128), jnp.float32)
     weight = jax.ShapeDtypeStruct((3, 3, 3, 128, 128), jnp.float32)
     program = jax.jit(lambda x, weight: causal_convolve(x, weight, (1, 1, 1))).lower(x, weight).compile()
