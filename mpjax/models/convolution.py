@@ -37,19 +37,22 @@ def causal_convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, in
 def _winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     b, t, h, w, channels = x.shape
     features = kernel.shape[-1]
+    # The matrices take more memory than the kernel. That they depend on x keeps XLA from making those of every layer
+    # before the first one runs, which it does behind an optimization barrier too.
+    kernel = kernel + 0 * x[0, 0, 0, 0, 0]
     matrices = _of_taps(_of_taps(kernel, 1), 2)  # [3, 4, 4, in, out]
     matrices = matrices.transpose(1, 2, 0, 3, 4).reshape(16, 3 * channels, features)
-    # Even numbers of rows and columns; what is added behind is cut off again.
-    even_h, columns = h + h % 2, (w + 1) // 2
+    # Whole tiles of 2 × 2; what is added behind is cut off again.
+    height, columns = (h + 1) // 2, (w + 1) // 2
     x = jnp.pad(x, ((0, 0), (0, 0), (1, 1 + h % 2), (1, 1 + w % 2), (0, 0)), mode="edge")
     tiles = max(CACHED_TILES // (x.dtype.itemsize * 16 * 3 * channels), features)
-    rows = min(-(-tiles // columns), even_h // 2)
-    bands = -(-even_h // (2 * rows))
+    rows = -(-height // -(-height * columns // tiles))  # of tiles, about as many in every band
+    bands = -(-height // rows)
 
     def band(number: int, out: jax.Array) -> jax.Array:
         video, frame = number // (t * bands), number // bands % t
         # The last band ends with the picture, and computes some rows of the one before it again.
-        row = jnp.minimum(number % bands * 2 * rows, even_h - 2 * rows)
+        row = 2 * jnp.minimum(number % bands * rows, height - rows)
         size = (1, 1, 2 * rows + 2, 2 * columns + 2, channels)
         frames = [
             jax.lax.dynamic_slice(x, (video, jnp.maximum(frame - back, 0), row, 0, 0), size)[0, 0] for back in (2, 1, 0)
@@ -61,7 +64,7 @@ def _winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
         y = y.transpose(2, 0, 3, 1, 4).reshape(1, 1, 2 * rows, 2 * columns, features)
         return jax.lax.dynamic_update_slice(out, y, (video, frame, row, 0, 0))
 
-    out = jnp.zeros((b, t, even_h, 2 * columns, features), x.dtype)
+    out = jnp.zeros((b, t, 2 * height, 2 * columns, features), x.dtype)
     return jax.lax.fori_loop(0, b * t * bands, band, out)[:, :, :h, :w]
 
 
