@@ -52,7 +52,7 @@ class Workload:
 MEDIUM = Workload(
     name="medium",
     architecture=Architecture(
-        heads=6, dual_blocks=6, single_blocks=12, memory=None, encoders=None, dtype="float32", remat="none"
+        heads=6, dual_blocks=6, single_blocks=12, memory=None, encoders=None, dtype="float32", remat="dots"
     ),
     latent_size=(16, 16),
     text=64,

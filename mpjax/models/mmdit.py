@@ -10,7 +10,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from mpjax.models.architecture import Architecture
 from mpjax.models.attention import attention, split_heads
-from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RMSNorm, layer_norm, sinusoid
+from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RMSNorm, gelu, layer_norm, sinusoid
+from mpjax.models.plain_attention import SAVED
 from mpjax.models.rope import Table, apply_rope
 from mpjax.models.streams import join_streams, pad_stream, part_streams, table_of_both, table_of_first
 from mpjax.parallel.rules import HIDDEN, TOKENS, constrain
@@ -98,7 +99,7 @@ class SingleBlock(nn.Module):
         shift, scale, gate = Modulation(3, dtype=self.dtype, name="norm")(temb)
         h = layer_norm(z) * (1 + scale) + shift
         mlp = Dense(self.mlp_width, ("embed", "mlp"), dtype=self.dtype, name="proj_mlp")(h)
-        mlp = nn.gelu(constrain(mlp, HIDDEN), approximate=True)
+        mlp = gelu(constrain(mlp, HIDDEN))
         q, k, v = QKV(self.heads, self.dtype, name="qkv")(h)
         out = attention(apply_rope(q, table), apply_rope(k, table), v, mask)
         merged = jnp.concatenate([out, mlp], -1)
@@ -108,7 +109,9 @@ class SingleBlock(nn.Module):
 
 _KEPT = {  # between the forward and the backward pass of a block, besides its input
     "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(  # all that is more than elementwise work
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(SAVED)
+    ),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=[BLOCK_INPUT],

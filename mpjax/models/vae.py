@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from mpjax.errors import InputError
 from mpjax.models.attention import attention
+from mpjax.models.convolution import causal_convolve
 from mpjax.models.layers import EPSILON, Dense, default_init, logical
 
 TIME_FACTOR = 4
@@ -92,12 +93,7 @@ class CausalConv(nn.Module):
         axes = (None, None, None, "embed", None)
         weight = self.param("kernel", logical(default_init, axes), (k, k, k, x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", logical(nn.initializers.zeros, (None,)), (self.features,), jnp.float32)
-        x = x.astype(self.dtype)
-        if k > 1:
-            x = jnp.pad(x, ((0, 0), (k - 1, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)), mode="edge")
-        y = jax.lax.conv_general_dilated(
-            x, weight.astype(self.dtype), self.strides, "VALID", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
-        )
+        y = causal_convolve(x.astype(self.dtype), weight.astype(self.dtype), self.strides)
         return y + bias.astype(self.dtype)
 
 
@@ -112,10 +108,18 @@ class GroupNorm(nn.Module):
         c = x.shape[-1]
         scale = self.param("scale", logical(nn.initializers.ones, (None,)), (c,), jnp.float32)
         bias = self.param("bias", logical(nn.initializers.zeros, (None,)), (c,), jnp.float32)
-        y = x.astype(jnp.float32).reshape(x.shape[0], -1, self.groups, c // self.groups)
-        y = y - y.mean((1, 3), keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean((1, 3), keepdims=True) + EPSILON)
-        return (y.reshape(x.shape) * scale + bias).astype(x.dtype)
+        y = x.astype(jnp.float32)
+        y = y - self._mean(y)
+        return (y * (jax.lax.rsqrt(self._mean(jnp.square(y)) + EPSILON) * scale) + bias).astype(x.dtype)
+
+    def _mean(self, x: jax.Array) -> jax.Array:
+        """Of every group, `[b, t, h, w, c]` → `[b, 1, 1, 1, c]`.
+
+        Channel by channel and row by row first: whole vectors are added up, and none of the sums is a long one.
+        """
+        b, c = x.shape[0], x.shape[-1]
+        groups = x.mean(3).mean((1, 2)).reshape(b, self.groups, -1).mean(-1)
+        return jnp.repeat(groups, c // self.groups, axis=-1)[:, None, None, None]
 
 
 class ResidualBlock(nn.Module):

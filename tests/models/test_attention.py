@@ -17,8 +17,8 @@ PAIRS[..., 2] = True
 
 
 def in_pieces_of(rows, monkeypatch):
-    """From now on the scores of so many queries are all that may exist at once."""
-    monkeypatch.setattr(module, "LARGEST_SCORES", 4 * 3 * rows * 7)
+    """From now on the scores of so many queries of a head are all that may exist at once."""
+    monkeypatch.setattr(module, "CACHED_SCORES", 4 * rows * 7)
 
 
 @pytest.mark.parametrize("mask", [None, KEYS, PAIRS], ids=["none", "keys", "pairs"])
@@ -51,20 +51,6 @@ def test_heads_are_contiguous_channels():
     np.testing.assert_array_equal(split_heads(x, 3)[0, 1, 2], [20, 21, 22, 23])
 
 
-@pytest.mark.parametrize("mask", [None, KEYS, PAIRS], ids=["none", "keys", "pairs"])
-def test_gradients_in_pieces(mask, monkeypatch):
-    """Against those of the plain product, which `test_attention` compares with float64."""
-    mask = None if mask is None else jnp.asarray(mask)
-    arguments = [jnp.asarray(x, jnp.float32) for x in (3 * Q, K, V)]
-    direction = jnp.asarray(RNG.normal(size=(2, 5, 24)), jnp.float32)
-    gradients = lambda: jax.grad(lambda *x: (attention(*x, mask) * direction).sum(), (0, 1, 2))(*arguments)  # noqa: E731
-    whole = gradients()
-    in_pieces_of(2, monkeypatch)
-    for a, b in zip(gradients(), whole, strict=True):
-        assert np.abs(b).max() > 0.01
-        np.testing.assert_allclose(a, b, atol=1e-5)
-
-
 def test_gradients_of_many_pieces_add_up_in_float32(monkeypatch):
     """Every query weighs all keys alike, so each value's gradient is n / m, in bfloat16 as near as that can say it."""
     n, m = 3 * 128, 7
@@ -75,8 +61,11 @@ def test_gradients_of_many_pieces_add_up_in_float32(monkeypatch):
 
 
 def test_memory_of_a_training_step_at_the_size_of_framepack_f1():
-    """480×832 with SemanticPack, compiled only: with all scores at once it is 173 GB."""
+    """480×832 with SemanticPack, compiled only: with all scores at once it is 173 GB.
+
+    Arguments and gradients take 0.9 GB.
+    """
     x = jax.ShapeDtypeStruct((1, 21_157, 24, 128), jnp.bfloat16)
     gradient = jax.grad(lambda *args: attention(*args).astype(jnp.float32).sum(), (0, 1, 2))
     plan = jax.jit(gradient).lower(x, x, x).compile().memory_analysis()
-    assert plan.temp_size_in_bytes < 8e9
+    assert plan.temp_size_in_bytes < 3e9

@@ -66,7 +66,7 @@ WAYS = {
 )
 def test_forward_and_backward(way, masked, dtype, tolerance, monkeypatch):
     if way == "pieces":
-        monkeypatch.setattr(module, "LARGEST_SCORES", 4 * HEADS * 128 * M)
+        monkeypatch.setattr(module, "CACHED_SCORES", 4 * 128 * M)
     arguments = [jnp.asarray(x, dtype) for x in (Q, K, V)]
     direction = jnp.asarray(DIRECTION, dtype)
     mask = jnp.asarray(KEYS) if masked else None
