@@ -16,7 +16,7 @@ from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import MeshShape
 from mpjax.plan.operations import generate_operations, train_operations
 from mpjax.plan.steps import lower_generate_step, lower_train_step, network_inputs, tokens_of
-from tests.models.test_flops import products
+from tests.tracing import multiplications
 
 SMOKE = experiment.load("configs/framepack_f1_13b.py:smoke")
 
@@ -106,7 +106,7 @@ def traced_products(config):
         patch.setattr(attention, "CACHED_SCORES", 2**40)  # pieces of queries would be filled up
         forward = jax.make_jaxpr(denoiser.velocity)(params, *arguments)
         pulled = jax.make_jaxpr(jax.grad(loss))(params, *arguments)
-    return products(forward.jaxpr), products(pulled.jaxpr)
+    return multiplications(forward.jaxpr), multiplications(pulled.jaxpr)
 
 
 def test_a_generated_segment_is_as_many_evaluations_as_the_sampler_makes():
