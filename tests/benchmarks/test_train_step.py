@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     monkeypatch.setattr(train_step, "lower_train_step", lambda *_: Program())
     monkeypatch.setattr(train_step, "planned_bytes", lambda _: 7)
     monkeypatch.setattr(train_step, "check_memory", refuse)
-    monkeypatch.setattr(train_step, "StateFactory", None)
+    monkeypatch.setattr(train_step, "state_factory", None)
     with pytest.raises(train_step.InputError, match="an update needs 7"):
         train_step.measure(experiment.load(SMOKE), number=2, segments=2, peak_tflops=None, repeats=6)
 
