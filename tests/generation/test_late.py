@@ -143,9 +143,9 @@ def test_a_clip_stays_as_it_is(rollout, late, tmp_path, monkeypatch):
 def test_the_same_from_python(trained, rollout, late, tmp_path, monkeypatch):
     delay, write, written = late
     write(tmp_path / "a.mp4")
-    monkeypatch.setattr(Rollout, "of", lambda trained, sampling: rollout)
+    monkeypatch.setattr(Rollout, "of", lambda trained, sampling, offload: rollout)
     late_run = dataclasses.replace(trained, run=dataclasses.replace(trained.run, codec=rollout.codec))
-    model = api.Model(late_run, api.SamplingRequest(), None)
+    model = api.Model(late_run, api.SamplingRequest(), None, False)
     np.testing.assert_array_equal(model.generate(seconds=SECONDS), joined(written))
     shown, state = model.next_segment(model.start("a"), "a")
     assert len(shown) == max(5 - delay, 0) and len(model.finish(state)) == min(delay, 5)

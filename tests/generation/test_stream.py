@@ -259,7 +259,7 @@ def test_a_run_finds_its_dataset_from_anywhere(clips, tmp_path, monkeypatch):
 
 
 def test_many_prompts_make_many_videos(world_run, rollout, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Rollout, "of", lambda trained, sampling: rollout)  # compiled already
+    monkeypatch.setattr(Rollout, "of", lambda trained, sampling, offload: rollout)  # compiled already
     (tmp_path / "prompts.txt").write_text('a toy enters\n["one", "two"]\n')
     verb = ["generate", "--weights", str(world_run), "--seconds", "2", "--least", "16"]
     many = [*verb, "--out", str(tmp_path / "out"), "--prompts", str(tmp_path / "prompts.txt"), "--seed", "5"]
@@ -317,7 +317,7 @@ def test_a_stop_is_seen_in_the_status(world_run, tmp_path, monkeypatch, number, 
 
 def test_flags_of_sampling_reach_the_rollout_and_are_remembered(world_run, rollout, tmp_path, capsys, monkeypatch):
     samplings = []
-    monkeypatch.setattr(Rollout, "of", lambda trained, sampling: samplings.append(sampling) or rollout)
+    monkeypatch.setattr(Rollout, "of", lambda trained, sampling, offload: samplings.append(sampling) or rollout)
     command = ["generate", "--weights", str(world_run), "--seconds", "1.5", "--least", "16", "--prompt", "one"]
     flags = ["--sampler", "unipc", "--steps", "3", "--shift", "dynamic", "--guidance", "3", "--negative", "two"]
     flags += ["--teacache", "0.15"]
