@@ -57,7 +57,7 @@ def test_live_is_numpy(network):
             place = place[key]
         place["kernel"] = np.float32(place["kernel"] + 1.5 * (a @ b))  # s = 3 / 2
     live, plain = velocity(merge(params, adapter)), velocity(params)
-    np.testing.assert_allclose(live, velocity(by_hand), atol=1e-6, rtol=0)
+    np.testing.assert_allclose(live, velocity(by_hand), atol=3e-6, rtol=0)  # values of 2, rounded in two ways
     assert np.abs(live - plain).max() > 0.05
 
 
