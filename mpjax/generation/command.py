@@ -67,7 +67,7 @@ def generate(args: argparse.Namespace, say: Say = print) -> None:
     mesh = parse_mesh(args.mesh) if args.mesh else ONE_DEVICE
     mesh.build()  # refuses other devices than there are
     adapters = Adapters.parse(args.lora, args.lora_live)
-    quantization = Quantization.parse(args.quantize) if args.quantize else None
+    quantization = None if args.quantize is None else Quantization.parse(args.quantize)
     run, step = with_size(read_run(args.weights), args.size, args.image), latest_step(args.weights)
     run = adapters.known_to(with_quantization(run, quantization))
 

@@ -82,12 +82,13 @@ class Quantization:
     def parse(cls, text: str) -> "Quantization":
         """`FORMAT`, `FORMAT:BLOCK` or `FORMAT:BLOCK:TARGETS`, such as `int8:128` or `int8:128:blocks/.*`."""
         name, *rest = text.split(":", 2)
-        if not rest:
-            return cls(format=name)
-        block, *targets = rest
-        if not block.isdecimal():
+        block, targets = (*rest, *("", "")[len(rest) :])
+        if name not in FORMATS or (rest and not block.isdecimal()):
             raise InputError(f"--quantize is {text!r}: write {' or '.join(FORMATS)}, or int8:128 for blocks of 128")
-        return cls(format=name, block=int(block), targets=targets[0] if targets else cls.targets)
+        try:
+            return cls(format=name, block=int(block or cls.block), targets=targets or cls.targets)
+        except InputError as error:
+            raise InputError(f"--quantize is {text!r}: {error}") from None
 
     def block_of(self, inputs: int) -> int:
         """Inputs that share a scale in a kernel of so many; the last block of it may have fewer."""

@@ -54,7 +54,7 @@ def test_generate(folder, tmp_path, capsys):
         assert main([*command, *other]) == 2
         assert "generated from another request" in capsys.readouterr().err
     assert main([*command, "--quantize=int4"]) == 2
-    assert "format is 'int4': it must be one of int8, fp8" in capsys.readouterr().err
+    assert "--quantize is 'int4': write int8 or fp8" in capsys.readouterr().err
 
 
 def test_from_python(folder):

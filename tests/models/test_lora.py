@@ -142,7 +142,7 @@ def test_what_is_refused(fields, said):
 
 
 def test_a_target_that_is_no_module():
-    with pytest.raises(InputError, match="'to_x', which is no module: x/to_q"):
+    with pytest.raises(InputError, match="'to_x', which is no module: modules are x/to_q"):
         lora.init_adapter(Lora(targets="to_x"), jax.random.key(0), {"x": {"to_q": {"kernel": jnp.ones((2, 2))}}})
 
 

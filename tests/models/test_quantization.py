@@ -202,10 +202,12 @@ def test_how_it_is_written():
         (lambda: Quantization(block=0), "block is 0: it must be at least 1"),
         (lambda: Quantization(targets="("), "no regular expression"),
         (lambda: Quantization.parse("int8:"), "write int8 or fp8"),
-        (lambda: Quantization.parse("8"), "one of int8, fp8"),
+        (lambda: Quantization.parse("8"), "--quantize is '8': write int8 or fp8"),
+        (lambda: Quantization.parse(""), "--quantize is '': write int8 or fp8"),
+        (lambda: Quantization.parse("int8:0"), "--quantize is 'int8:0': block is 0"),
         (
             lambda: quantization.quantized_shapes(Quantization(targets="to_x"), {"a": {"kernel": jnp.ones((2, 2))}}),
-            "'to_x', which is no module: a",
+            "'to_x', which is no module: modules are a",
         ),
     ],
 )
