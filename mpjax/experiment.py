@@ -195,7 +195,7 @@ class Training:
             out of averages and checkpoints. None: the run owns the whole network in float32, unless it trains an
             adapter, whose base is float32 then.
         base_quantization: which of these weights are quantised, from what `base_dtype` (None: float32) makes of them;
-            None: none. `model.remat` "full" or "dots" keeps those of one block at a time multiplied out.
+            None: none. Any `model.remat` but "none" keeps those of one block at a time multiplied out.
     """
 
     stages: tuple[Stage, ...]
@@ -387,6 +387,8 @@ def fingerprint(experiment: Experiment) -> str:
     for name in BASE_FIELDS:
         if fields["training"][name] is None:
             fields["training"].pop(name)
+    if (dtype := experiment.training.held_in) is not None:
+        fields["training"]["base_dtype"] = dtype  # None may mean it, too
     if isinstance(experiment.data, RecallWorldData):
         for name in ("anchor", "turn"):
             if not fields["data"]["world"][name]:

@@ -329,10 +329,17 @@ def stored_weights(source: Path) -> tuple[dict, str]:
         the arrays, and what they are, in words.
 
     Raises:
-        InputError: neither, or a checkpoint that does not fit the network it describes.
+        InputError: neither, a run that holds a part of a network alone, or a checkpoint that does not fit the network
+            it describes.
     """
     if (source / "checkpoints").is_dir():
         step = latest_step(source)
+        description = source / "run.json"
+        if description.is_file() and "base" in json.loads(description.read_bytes()):
+            raise InputError(
+                f"{source} holds only what it trained beside other weights: start from those, or from what "
+                f"`python -m mpjax convert --weights={source} --output=FOLDER` makes of both"
+            )
         return read_step(source / "checkpoints" / str(step)), f"weights of update {step} from {source}"
     place = transformer_place(source)
     if not place.is_file() and not any(place.glob("*.safetensors")):

@@ -76,8 +76,12 @@ class Adapters:
         if not self.chosen:
             return run
         _read(self.chosen, run)
-        said = [run.identity, self.live, *((weights_hash(one.path), one.weight) for one in self.chosen)]
+        said = [run.identity, self._live_beside(run), *((weights_hash(one.path), one.weight) for one in self.chosen)]
         return dataclasses.replace(run, identity=hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16])
+
+    def _live_beside(self, run: Run) -> bool:
+        """Whether the updates are added at every layer: quantised weights have no room for them."""
+        return self.live or run.quantization is not None
 
     def put_on(self, trained: TrainedRun) -> TrainedRun:
         """The run with the adapters; folding them in uses its parameters up.
@@ -88,11 +92,12 @@ class Adapters:
         if not self.chosen:
             return trained
         adapter = combine(_read(self.chosen, trained.run))
-        if self.live or trained.run.quantization is not None:
+        if self._live_beside(trained.run):
             own = only_entries(trained.params)
             if own and jax.process_count() > 1:
+                flags = "--quantize and --lora-live" if trained.run.quantization is not None else "--lora-live"
                 raise InputError(
-                    f"{trained.run.folder} has an adapter of its own: leave --lora-live out, or use one process"
+                    f"{trained.run.folder} has an adapter of its own: leave {flags} out, or use one process"
                 )
             together = combine([(own, 1.0), (adapter, 1.0)]) if own else adapter
             return dataclasses.replace(trained, params=merge(together, trained.params))

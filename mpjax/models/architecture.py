@@ -109,8 +109,9 @@ class Architecture:
         memory: the long-term memory by its `kind`, see there; None is plain FramePack.
         dtype: compute dtype, `float32` or `bfloat16`. Parameters are made in float32; those that are stored in bfloat16
             are used as they are, each cast where it is read.
-        remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products);
-            `offload` is `full`, but the inputs of the blocks wait in the memory of the host.
+        remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products, and what
+            attention by plain products needs); `offload` is `full`, but the inputs of the blocks wait in the memory of
+            the host.
     """
 
     channels: int = 16

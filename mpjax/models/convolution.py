@@ -39,7 +39,7 @@ def _winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     features = kernel.shape[-1]
     # The matrices take more memory than the kernel. That they depend on x keeps XLA from making those of every layer
     # before the first one runs, which it does behind an optimization barrier too.
-    kernel = kernel + 0 * x[0, 0, 0, 0, 0]
+    kernel = kernel + jnp.nan_to_num(0 * x[0, 0, 0, 0, 0])  # 0 also where x is not finite
     matrices = _of_taps(_of_taps(kernel, 1), 2)  # [3, 4, 4, in, out]
     matrices = matrices.transpose(1, 2, 0, 3, 4).reshape(16, 3 * channels, features)
     # Whole tiles of 2 × 2; what is added behind is cut off again.

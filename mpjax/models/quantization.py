@@ -7,7 +7,7 @@ Beside the bias of a quantised `layers.Dense` stands, in place of its `kernel`,
     quantized: {values: [in, out] int8 or float8_e4m3fn, scales: [blocks, out] float32},
 
 with the axis of layers in front where blocks are scanned. `Dense` multiplies them out right before its product, so that
-a scan over layers holds the kernels of one of them at a time (in a backward pass with `remat` "full" or "dots"; with
+a scan over layers holds the kernels of one of them at a time (in a backward pass with any `remat` but "none"; with
 "none" it keeps them all).
 
 int8 rounds to the nearest of 255 equal steps: |w − q s| ≤ s / 2. float8 (4 bits of exponent, 3 of mantissa) rounds

@@ -57,6 +57,12 @@ def test_generate(folder, tmp_path, capsys):
     assert "--quantize is 'int4': write int8 or fp8" in capsys.readouterr().err
 
 
+def test_an_adapter_beside_eight_bits_is_live_whatever_is_said(folder):
+    run = load_run(folder / "base", quantization=SPEC).run
+    said, unsaid = (Adapters.parse([str(folder / "lora")], live).known_to(run).identity for live in (True, False))
+    assert said == unsaid
+
+
 def test_from_python(folder):
     plain, eight = (mpjax.load(folder / "base", quantization=q).generate(seconds=1, seed=3) for q in (None, SPEC))
     assert plain.shape == eight.shape and 0 < np.abs(plain.astype(int) - eight).mean() < 3

@@ -51,6 +51,12 @@ def test_causal_convolve(k, features, strides, cached, dtype, tolerance, monkeyp
     np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=tolerance * np.abs(want).max())
 
 
+def test_what_is_not_finite_stays_where_it_is():
+    x = jnp.ones((2, 4, 5, 6, 4)).at[0, 0, 0, 0, 0].set(jnp.inf)
+    out = causal_convolve(x, jnp.ones((3, 3, 3, 4, 2)), (1, 1, 1))
+    assert not jnp.isfinite(out[0, 0, 0, 0]).any() and jnp.isfinite(out[1]).all() and jnp.isfinite(out[0, :, 3:]).all()
+
+
 def test_tiles_exist_for_a_part_of_a_frame_at_a_time():
     """Compiled only: 128 channels of 256 × 256 pixels, 34 MB a frame; the tiles of one would be 0.4 GB."""
     x = jax.ShapeDtypeStruct((1, 1, 256, 256, 128), jnp.float32)

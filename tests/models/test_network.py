@@ -214,8 +214,9 @@ def kept(small):
 def test_remat_computes_more_and_changes_no_gradient(small, kept, remat):
     (got, dots, host), (want, fewest, _) = gradient(small, remat), kept
     assert bool(host) == (remat == "offload")
-    # `full` repeats every product of a block in its backward pass, `dots` only those of attention.
-    assert dots > fewest
+    # `full` and `offload` repeat every product of a block in their backward pass. Attention by plain products repeats
+    # its own under every policy, and `dots` keeps what it needs for that.
+    assert dots == fewest if remat == "dots" else dots > fewest
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(want))
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6 * scale)

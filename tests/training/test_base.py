@@ -65,7 +65,7 @@ def test_an_update_is_that_of_a_run_that_owns_the_whole_network():
     part, metrics = updates(part.replace(params=own, ema=own, base=half), stage, batch, denoiser)
     whole, expected = updates(whole, stage, batch, denoiser)
     np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-6)
-    assert jax.tree.map(np.array_equal, part.base, half)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, part.base, half)))
     for name in ("params", "ema"):
         got, want = by_path(getattr(part, name)), by_path(getattr(whole, name))
         assert got and {path.split("/")[0] for path in got} == {"head"}
@@ -147,6 +147,11 @@ def test_checkpoints_hold_the_head_and_go_on_with_the_same_bits(run, init, exper
         assert array.tobytes() == arrays[name].tobytes(), name
 
 
+def test_what_lies_beside_other_weights_is_no_start(run):
+    with pytest.raises(InputError, match=r"holds only what it trained beside other weights: .*convert --weights="):
+        stored_weights(run)
+
+
 def test_the_run_reads_and_exports_as_a_whole_network(run, init, tmp_path):
     trained, before = by_path(load_run(run).params), by_path(load_run(init).params)
     export_run(run, tmp_path / "exported")
@@ -179,5 +184,11 @@ def test_what_is_refused(experiment, tmp_path):
     with pytest.raises(InputError, match=r"state of training\.base_dtype"):
         count(experiment, HEAD)
     assert not (tmp_path / "run").exists()
+    adapter = dataclasses.replace(training.stages[0], trainable="lora")
+    said, unsaid = (
+        dataclasses.replace(training, stages=(adapter,), lora=Lora(), base_dtype=dtype) for dtype in ("float32", None)
+    )
+    marks = [fingerprint(dataclasses.replace(experiment, training=training)) for training in (said, unsaid)]
+    assert marks[0] == marks[1]
     plain = dataclasses.replace(experiment, training=dataclasses.replace(training, base_dtype=None))
     assert fingerprint(plain) != fingerprint(experiment)
