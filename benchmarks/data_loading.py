@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,28 @@ from mpjax.models.flops import velocity_flops
 FORWARDS = 4  # forward, backward (as two), and forward again
 PEAK = 989e12  # dense bfloat16 operations a second of one H200, as its maker states
 PROMPT_TOKENS, IMAGE_TOKENS = 200, 729
+SET_HERE = tuple(f"--config.{field}=" for field in ("training.batch_size", "training.micro_batches", "data.path"))
+
+
+def of_config(path: str, overrides: Sequence[str]) -> Experiment:
+    """Reads a config whose records can be drawn.
+
+    Args:
+        path: config file.
+        overrides: fields of it, not those that this benchmark sets.
+
+    Raises:
+        InputError: see `experiment.load`; a field that is set here; or its clips have no embeddings.
+    """
+    for override in overrides:
+        if override.startswith(SET_HERE):
+            raise InputError(
+                f"{override} has no effect: this benchmark sets the dataset and the size of a batch itself"
+            )
+    loaded = experiment.load(path, list(overrides))
+    if not isinstance(loaded.data, ClipsData) or loaded.model.encoders is not None:
+        raise InputError(f"{path} reads no clips with embeddings: give another config")
+    return loaded
 
 
 def consumed(loaded: Experiment, mfu: float) -> float:
@@ -117,7 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; bad input prints one sentence and returns 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="benchmarks.data_loading", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--config", required=True, help="config file of a run on clips with embeddings")
+    parser.add_argument(
+        "--config", required=True, help="run on clips with embeddings; fields as --config.data.height=256"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--clips", type=int, default=12, help="synthetic records (default: 12)")
     parser.add_argument("--batch", type=int, default=2, help="clips of a batch (default: 2)")
@@ -127,26 +151,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mfu", type=float, default=0.4, help="share of peak operations training reaches")
     parser.add_argument("--rival", help="a Python with torch and webdataset (default: no rival is measured)")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)  # the dataset, in the process that reads it
-    args = parser.parse_args(arguments)
+    args, overrides = parser.parse_known_args(arguments)
     try:
-        print(_measure(args, arguments))
+        print(_measure(args, overrides, arguments))
     except InputError as error:
         print(f"benchmarks.data_loading: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _measure(args: argparse.Namespace, arguments: list[str]) -> str:
+def _measure(args: argparse.Namespace, given: list[str], arguments: list[str]) -> str:
     if args.clips % args.batch:
         raise InputError(f"--clips {args.clips} is no multiple of --batch {args.batch}: an epoch is whole batches")
     epoch = args.clips // args.batch
-    overrides = [f"--config.training.batch_size={args.batch}", "--config.training.micro_batches=1"]
+    of_config(args.config, given)
+    overrides = [*given, f"--config.training.batch_size={args.batch}", "--config.training.micro_batches=1"]
     if args.read:
         overrides.append(f"--config.data.path={args.read}")
         return json.dumps(read(experiment.load(args.config, overrides), epoch, args.epochs * epoch, args.workers))
     loaded = experiment.load(args.config, overrides)
-    if not isinstance(loaded.data, ClipsData) or loaded.model.encoders is not None:
-        raise InputError(f"{args.config} reads no clips with embeddings: give another config")
     with tempfile.TemporaryDirectory() as folder:
         dataset = synthetic(loaded, Path(folder) / "records", args.clips)
         tars = [str(path) for path in as_tars(open_dataset(dataset.path), Path(folder) / "tars")]

@@ -268,19 +268,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="CASE",
         help="forward, gradient, segment, vae_decode, vae_encode, train_step, length, data",
     )
-    verb.add_argument("--rival", help="a Python that has torch and diffusers (default: no rival is measured)")
+    verb.add_argument(
+        "--rival",
+        help="a Python that has torch, diffusers and accelerate, for data webdataset (default: no rival is measured)",
+    )
     verb.add_argument(
         "--variant",
         action="append",
         choices=("eager", "compile"),
-        help="of the rival: as it is, or through torch.compile; repeatable (default: both)",
+        help="of the rival of the first five cases: as it is, or through torch.compile; repeatable (default: both)",
     )
     verb.add_argument("--out", type=Path, required=True, help="JSON file to write")
     verb.add_argument("--config", help=f"network, run or dataset of the cases (default: small ones); {fields} …")
-    verb.add_argument("--rounds", type=int, default=12, help="times that each side runs a case (default: 12)")
-    verb.add_argument("--threads", type=int, help="CPU cores that every side is confined to (default: all)")
+    verb.add_argument("--rounds", type=int, help="times that each side runs a case (default: 12)")
+    verb.add_argument("--threads", type=int, help="CPU cores of every side of the first five cases (default: all)")
     verb.add_argument("--weights", type=Path, help="run folder that case length generates with")
-    verb.add_argument("--segments", type=int, default=600, help="of its video (default: 600)")
+    verb.add_argument("--segments", type=int, help="of its video (default: 600)")
     verb.add_argument("--scratch", type=Path, help="folder for weights while a case runs (default: the system's)")
 
     verb = add("suite", verbs.suite, "Write the commands that generate the videos of a prompt or image suite.")

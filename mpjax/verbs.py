@@ -242,7 +242,7 @@ def bench(args: argparse.Namespace, overrides: list[str]) -> None:
 
     request = Request(
         rival=args.rival,
-        variants=tuple(args.variant or ("eager", "compile")),
+        variant=args.variant and tuple(args.variant),
         config=args.config,
         overrides=tuple(overrides),
         rounds=args.rounds,

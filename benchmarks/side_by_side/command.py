@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import check_out, description
+from benchmarks.side_by_side.checks import check
 from benchmarks.side_by_side.figure import figure, ratios
 from benchmarks.side_by_side.own import OWN
 from benchmarks.side_by_side.raced import RACED, run_race
@@ -34,11 +35,17 @@ def bench(
         say: receives progress and tables.
 
     Raises:
-        InputError: an unknown case, a file that cannot be written, a side that failed, or sides that disagree.
+        InputError: an unknown case, a flag that none heeds or that one cannot run with, a file that is no .json or that
+            cannot be written, a side that failed, or sides that disagree.
     """
     for case in cases:
         if case not in CASES:
             raise InputError(f"case {case!r} is unknown: give some of {', '.join(CASES)}")
+    if out.suffix != ".json":
+        raise InputError(
+            f"--out is {out}: give a file that ends in .json, beside which tables and drawings are written"
+        )
+    check(cases, request)
     check_out(out)
     found: dict[str, Any] = {}
     record = {**description("mpjax", words), "cases": found}

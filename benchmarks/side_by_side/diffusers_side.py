@@ -1,4 +1,4 @@
-"""diffusers' side of a comparison (`side` says how it is asked); needs torch and diffusers, and nothing of mpjax.
+"""diffusers' side of a comparison (`side` says how it is asked); needs torch, diffusers and accelerate alone.
 
     PYTHON -m benchmarks.side_by_side.diffusers_side
 
@@ -6,7 +6,6 @@ Source: diffusers 0.42, `HunyuanVideoFramepackTransformer3DModel`, `UniPCMultist
 `AutoencoderKLHunyuanVideo`. The variant `eager` runs them as they are, `compile` through `torch.compile`.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,7 @@ def forward(job: dict[str, Any]) -> Job:
 
     network = Network(job)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run() -> Any:
         return network.predict(network.noisy, network.timestep)
 
@@ -135,8 +134,13 @@ def forward(job: dict[str, Any]) -> Job:
 
 
 def gradient(job: dict[str, Any]) -> Job:
-    """Gradient of the mean squared error to every parameter."""
+    """Gradient of the mean squared error to every parameter; with remat `full`, forward passes of blocks twice.
+
+    torch keeps what `none` keeps otherwise; it has no counterpart of `dots`.
+    """
     network = Network(job)
+    if job["remat"] == "full":
+        network.model.enable_gradient_checkpointing()
 
     def run() -> Any:
         network.model.zero_grad(set_to_none=True)
@@ -163,7 +167,7 @@ def segment(job: dict[str, Any]) -> Job:
     even = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     sigmas = shift * even / (1 + (shift - 1) * even)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run() -> Any:
         scheduler = UniPCMultistepScheduler(
             solver_order=min(3, steps - 1), solver_type="bh1", prediction_type="sample", lower_order_final=False
@@ -190,7 +194,7 @@ def vae_decode(job: dict[str, Any]) -> Job:
     vae, inputs = _vae(job)
     latents, call = _channels_second(inputs["latents"]), _variant(vae.decode, job)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run() -> Any:
         return call(latents, return_dict=False)[0]
 
@@ -204,7 +208,7 @@ def vae_encode(job: dict[str, Any]) -> Job:
     vae, inputs = _vae(job)
     video, call = _channels_second(inputs["video"]), _variant(vae.encode, job)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def run() -> Any:
         return call(video, return_dict=False)[0]
 
@@ -252,11 +256,23 @@ def ready(job: dict[str, Any]) -> Job:
 
 
 def load() -> Callable[[dict[str, Any]], Job]:
-    """Imports torch and diffusers."""
-    import torch
+    """Imports the libraries.
+
+    torch has its default number of threads, or that of `OMP_NUM_THREADS`, which a race sets with chosen cores.
+
+    Raises:
+        ModuleNotFoundError: one is missing.
+    """
+    try:
+        import accelerate  # noqa: F401
+        import diffusers  # noqa: F401
+        import torch
+    except ModuleNotFoundError as error:
+        remedy = "give --rival a Python that has torch, diffusers and accelerate"
+        raise ModuleNotFoundError(f"{error}: {remedy}") from error
 
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32, as its products already are
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = True  # shapes are fixed, and XLA measures its algorithms, too
     return ready
 
 

@@ -1,15 +1,16 @@
 """Cases without a rival's network: updates under each forcing, the length of a video, and what reads data."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory_scaling
+from benchmarks import data_loading, memory_scaling
 from benchmarks.side_by_side.race import ROOT, own_python
-from benchmarks.side_by_side.request import Request
+from benchmarks.side_by_side.request import ROUNDS, SEGMENTS, Request
 from mpjax import experiment
 from mpjax.diffusion.forcing import (
     AnyForcing,
@@ -25,6 +26,8 @@ from mpjax.diffusion.forcing import (
 )
 from mpjax.errors import InputError
 from mpjax.evaluation.step_time import paired_step_times, with_forcing
+from mpjax.experiment import Experiment
+from mpjax.weights import read_run
 
 Say = Callable[[str], None]
 
@@ -40,19 +43,43 @@ PAIRS: tuple[tuple[AnyForcing, AnyForcing], ...] = (
 )
 
 
+def experiments(request: Request) -> list[tuple[Experiment, Experiment]]:
+    """The experiment of the request with the forcings of each of `PAIRS`.
+
+    Raises:
+        InputError: the config, or a forcing that it does not go with.
+    """
+    loaded = experiment.load(request.config or TRAINED, list(request.overrides))
+    return [(with_forcing(loaded, reference), with_forcing(loaded, forcing)) for reference, forcing in PAIRS]
+
+
 def train_step(request: Request, say: Say) -> dict[str, Any]:
     """Updates of the last stage of an experiment under each forcing, in pairs, each forcing with its defaults.
 
     Returns:
         {config, pairs}: a pair is {forcing, reference} with what `step_time.paired_step_times` returns.
     """
-    config = request.config or TRAINED
-    loaded, rows = experiment.load(config, list(request.overrides)), []
-    for reference, forcing in PAIRS:
-        times = paired_step_times(with_forcing(loaded, reference), with_forcing(loaded, forcing), pairs=request.rounds)
+    rows = []
+    for (reference, forcing), pair in zip(PAIRS, experiments(request), strict=True):
+        times = paired_step_times(*pair, pairs=request.rounds or ROUNDS)
         rows.append({"forcing": forcing.kind, "reference": reference.kind, **times})
         say(f"{forcing.kind} / {reference.kind}: {times['ratio']:.3f}")
-    return {"config": config, "pairs": rows}
+    return {"config": request.config or TRAINED, "pairs": rows}
+
+
+def check_length(request: Request) -> tuple[Path, int]:
+    """Run folder, and segments of the video.
+
+    Raises:
+        InputError: no weights were named, they are no run folder, or fewer segments than the ones that compile.
+    """
+    if request.weights is None:
+        raise InputError("case length generates: give --weights a run folder")
+    read_run(request.weights)
+    segments = SEGMENTS if request.segments is None else request.segments
+    if segments < memory_scaling.FIRST:
+        raise InputError(f"--segments is {segments}: give {memory_scaling.FIRST} or more, the first compile")
+    return request.weights, segments
 
 
 def length(request: Request, say: Say) -> dict[str, Any]:
@@ -62,20 +89,22 @@ def length(request: Request, say: Say) -> dict[str, Any]:
         {weights, segments, first_segment, summary, seconds}.
 
     Raises:
-        InputError: no weights were named, or fewer segments than the ones that compile.
+        InputError: see `check_length`.
     """
-    if request.weights is None:
-        raise InputError("case length generates: give --weights a run folder")
-    if request.segments < memory_scaling.FIRST:
-        raise InputError(f"--segments is {request.segments}: give {memory_scaling.FIRST} or more, the first compile")
-    (found,) = memory_scaling.measure([request.weights], PROMPT, request.segments).values()
+    weights, segments = check_length(request)
+    (found,) = memory_scaling.measure([weights], PROMPT, segments).values()
     return {
-        "weights": str(request.weights),
-        "segments": request.segments,
+        "weights": str(weights),
+        "segments": segments,
         "first_segment": memory_scaling.FIRST,
         "summary": memory_scaling.summary(found),
         "seconds": found["seconds"],
     }
+
+
+def check_data(request: Request) -> None:
+    """Raises InputError for a config that `benchmarks.data_loading` refuses."""
+    data_loading.of_config(request.config or READ, request.overrides)
 
 
 def data(request: Request, say: Say) -> dict[str, Any]:
@@ -92,7 +121,10 @@ def data(request: Request, say: Say) -> dict[str, Any]:
         command = [*own_python("benchmarks.data_loading"), f"--config={request.config or READ}", f"--out={out}"]
         if request.rival_python:
             command.append(f"--rival={request.rival_python}")
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "TMPDIR": folder}  # where it writes the records that it reads
+        done = subprocess.run(
+            [*command, *request.overrides], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             raise InputError(said[-1].removeprefix("benchmarks.data_loading: "))

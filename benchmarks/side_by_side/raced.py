@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.side_by_side.race import Contestant, own_python, race
-from benchmarks.side_by_side.request import Request
+from benchmarks.side_by_side.request import ROUNDS, VARIANTS, Request
 from benchmarks.side_by_side.summary import summarise
-from benchmarks.side_by_side.workload import HALF_VAE, MEDIUM, of_config, write_network, write_vae
+from benchmarks.side_by_side.workload import HALF_VAE, MEDIUM, Workload, of_config, write_network, write_vae
 from mpjax import config
+from mpjax.errors import InputError
 from mpjax.models.flops import velocity_flops
 from mpjax.models.vae_flops import decode_flops, encode_flops
 
@@ -37,21 +38,29 @@ class Task:
     sizes: dict[str, Any]
 
 
-def network_task(request: Request, folder: Path, *, evaluations: int, **job: Any) -> Task:
-    """The network of the request; a run takes the operations of so many evaluations."""
-    workload = MEDIUM if request.config is None else of_config(request.config, list(request.overrides))
-    arch = workload.architecture
-    forward = sum(velocity_flops(arch, workload.tokens).values())
+def workload(request: Request) -> Workload:
+    """The network of the request.
+
+    Raises:
+        InputError: see `experiment.load`.
+    """
+    return MEDIUM if request.config is None else of_config(request.config, list(request.overrides))
+
+
+def network_task(network: Workload, folder: Path, *, evaluations: int, **job: Any) -> Task:
+    """A run of a network takes the operations of so many evaluations."""
+    arch = network.architecture
+    forward = sum(velocity_flops(arch, network.tokens).values())
     return Task(
-        job={**write_network(workload, folder), **job},
+        job={**write_network(network, folder), **job},
         flops=evaluations * forward,
         tolerance=TOLERANCES[arch.dtype],
         sizes={
-            "network": workload.name,
+            "network": network.name,
             "width": arch.width,
             "blocks": [arch.dual_blocks, arch.single_blocks],
-            "latents": [arch.framepack.segment_frames, *workload.latent_size, arch.channels],
-            "tokens": config.to_dict(workload.tokens),
+            "latents": [arch.framepack.segment_frames, *network.latent_size, arch.channels],
+            "tokens": config.to_dict(network.tokens),
             "dtype": arch.dtype,
         },
     )
@@ -59,12 +68,31 @@ def network_task(request: Request, folder: Path, *, evaluations: int, **job: Any
 
 def forward(request: Request, folder: Path) -> Task:
     """One network evaluation."""
-    return network_task(request, folder, evaluations=1)
+    return network_task(workload(request), folder, evaluations=1)
+
+
+def gradient_workload(request: Request) -> Workload:
+    """The network of the request, whose backward pass the rival can do, too.
+
+    Raises:
+        InputError: see `workload`, or it offloads and there is a rival.
+    """
+    network = workload(request)
+    if request.rival and network.architecture.remat == "offload":
+        raise InputError(
+            f"case gradient: {request.config} has remat 'offload', which the rival has not: give "
+            "--config.model.remat=full, dots or none, or no --rival"
+        )
+    return network
 
 
 def gradient(request: Request, folder: Path) -> Task:
-    """Forward pass, and backward pass to all parameters, which is twice its operations."""
-    return network_task(request, folder, evaluations=3)
+    """Forward pass, and backward pass to all parameters, which is twice its operations.
+
+    What rematerialisation repeats is not counted; with `full` the rival repeats each block's forward pass, too.
+    """
+    task = network_task(gradient_workload(request), folder, evaluations=3)
+    return dataclasses.replace(task, sizes={**task.sizes, "remat": task.job["remat"]})
 
 
 STEPS, SHIFT = 25, 3.0
@@ -72,14 +100,14 @@ STEPS, SHIFT = 25, 3.0
 
 def segment(request: Request, folder: Path) -> Task:
     """A segment by UniPC: 25 evaluations."""
-    return network_task(request, folder, evaluations=STEPS, steps=STEPS, shift=SHIFT)
+    return network_task(workload(request), folder, evaluations=STEPS, steps=STEPS, shift=SHIFT)
 
 
 def vae_task(folder: Path, flops: int) -> Task:
     """The autoencoder of `workload.HALF_VAE`."""
-    workload = HALF_VAE
-    sizes = {"widths": list(workload.architecture.widths), "latents": [*workload.latents, 16], "dtype": "float32"}
-    return Task(job=write_vae(workload, folder), flops=flops, tolerance=TOLERANCES["float32"], sizes=sizes)
+    vae = HALF_VAE
+    sizes = {"widths": list(vae.architecture.widths), "latents": [*vae.latents, 16], "dtype": "float32"}
+    return Task(job=write_vae(vae, folder), flops=flops, tolerance=TOLERANCES["float32"], sizes=sizes)
 
 
 def vae_decode(request: Request, folder: Path) -> Task:
@@ -111,13 +139,14 @@ def run_race(case: str, request: Request, say: Say) -> dict[str, Any]:
     contestants = [ours]
     if request.rival_python:
         command = (request.rival_python, "-m", "benchmarks.side_by_side.diffusers_side")
-        contestants += [Contestant(name=f"diffusers {v}", command=command, variant=v) for v in request.variants]
+        variants = request.variant or VARIANTS
+        contestants += [Contestant(name=f"diffusers {v}", command=command, variant=v) for v in variants]
     with tempfile.TemporaryDirectory(dir=request.scratch) as folder:
         task = RACED[case](request, Path(folder))
         found = race(
             contestants,
             {"case": case, **task.job},
-            rounds=request.rounds,
+            rounds=request.rounds or ROUNDS,
             cores=request.cores,
             tolerance=task.tolerance,
             folder=Path(folder),

@@ -8,40 +8,44 @@ from pathlib import Path
 from mpjax.errors import InputError
 
 LEAST_ROUNDS = 6  # of a 95 % interval of the median
+ROUNDS = 12
 VARIANTS = ("eager", "compile")
+SEGMENTS = 600
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """How the cases are to be measured.
+    """How the cases are to be measured. A field that is None was not given.
 
     Attributes:
-        rival: Python that has torch and diffusers; None runs us alone.
-        variants: of the rival, see `diffusers_side`.
+        rival: Python that has torch, diffusers and accelerate; None runs us alone.
+        variant: of the rival, see `diffusers_side`; None is `VARIANTS`.
         config: config file of the network or of what is trained or read; None is a case's own.
         overrides: fields of it, as `--config.data.height=256`.
-        rounds: of each case, 6 or more.
+        rounds: of each case, 6 or more; None is `ROUNDS`.
         threads: cores that every side gets; None leaves them all.
-        weights, segments: run folder that case `length` generates so many segments of a video with.
+        weights, segments: run folder that case `length` generates so many segments of a video with (None: `SEGMENTS`).
         scratch: folder for weights and results while a case runs; None is the system's.
     """
 
     rival: str | None = None
-    variants: tuple[str, ...] = VARIANTS
+    variant: tuple[str, ...] | None = None
     config: str | None = None
     overrides: tuple[str, ...] = ()
-    rounds: int = 12
+    rounds: int | None = None
     threads: int | None = None
     weights: Path | None = None
-    segments: int = 600
+    segments: int | None = None
     scratch: Path | None = None
 
     def __post_init__(self):
         if self.rival is not None and shutil.which(self.rival) is None:
             raise InputError(
-                f"--rival is {self.rival}, which is no program: give a Python that has torch and diffusers"
+                f"--rival is {self.rival}, which is no program: give a Python that has torch, diffusers and accelerate"
             )
-        if self.rounds < LEAST_ROUNDS:
+        if self.variant is not None and self.rival is None:
+            raise InputError("--variant is of a rival, and there is none: give --rival, too")
+        if self.rounds is not None and self.rounds < LEAST_ROUNDS:
             raise InputError(f"--rounds is {self.rounds}: give at least {LEAST_ROUNDS}")
         if self.overrides and self.config is None:
             raise InputError(f"{self.overrides[0]} is no flag of this command: run it with --help for the list")

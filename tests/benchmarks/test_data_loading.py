@@ -16,10 +16,11 @@ SMOKE = "configs/framepack_f1_13b.py:smoke"
 def test_the_command_counts_every_latent_that_it_reads(tmp_path, capsys):
     out = tmp_path / "results" / "a.json"
     arguments = [f"--config={SMOKE}", f"--out={out}", "--clips=6", "--rounds=2", "--epochs=2", "--mfu=0.5"]
+    arguments.append("--config.data.width=32")
     assert data_loading.main(arguments) == 0, capsys.readouterr()
     found = json.loads(out.read_text())
     assert found["command"] == "python -m benchmarks.data_loading " + " ".join(arguments)
-    loaded = experiment.load(SMOKE)
+    loaded = experiment.load(SMOKE, ["--config.data.width=32"])
     runs = found["rounds"]["ArrayRecord, Grain"]
     frames = 1 + loaded.model.framepack.segment_frames * loaded.training.segments
     assert [run["latent_frames"] for run in runs] == [2 * 6 * frames] * 2

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from benchmarks.side_by_side import raced
+from benchmarks.side_by_side.request import Request
 from benchmarks.side_by_side.table import lines_of_case
 from benchmarks.side_by_side.workload import MEDIUM, of_config
 from mpjax.__main__ import main
@@ -24,6 +26,25 @@ SMOKE = "--config=configs/framepack_f1_13b.py:smoke"
         (["forward", "--config.seed=1"], "--config.seed=1 is no flag of this command"),
         (["forward", "--scratch=/nowhere"], "--scratch is /nowhere, which is no folder"),
         (["forward", "--out=/dev/null/a.json"], "cannot be written"),
+        (["forward", "--out=a.md"], "--out is a.md: give a file that ends in .json"),
+        (["train_step", "length", "data", "--threads=1"], "--threads has no effect on train_step, length, data"),
+        (["length", "data", "--rounds=9"], "--rounds has no effect on length, data"),
+        (["train_step", "length", f"--rival={sys.executable}"], "--rival has no effect on train_step, length"),
+        (["data", f"--rival={sys.executable}", "--variant=eager"], "--variant has no effect on data"),
+        (["forward", "--variant=eager"], "--variant is of a rival, and there is none"),
+        (["forward", "--weights=run"], "--weights has no effect on forward"),
+        (["forward", "--segments=600"], "--segments has no effect on forward"),
+        (["vae_decode", "vae_encode", SMOKE], "--config has no effect on vae_decode, vae_encode: leave it out"),
+        (["train_step", "--scratch=/"], "(forward, gradient, segment, vae_decode, vae_encode, data)"),
+        (["forward", "length"], "give --weights a run folder"),
+        (["forward", "length", "--weights=/nowhere"], "/nowhere is no run folder"),
+        (["forward", "train_step", "--config=none.py"], "config file none.py does not exist"),
+        (["forward", "data", "--config=configs/clips_tiny.py:smoke"], "reads no clips with embeddings"),
+        (["data", SMOKE, "--config.training.batch_size=4"], "training.batch_size=4 has no effect"),
+        (
+            ["forward", "gradient", SMOKE, "--config.model.remat=offload", f"--rival={sys.executable}"],
+            "has remat 'offload', which the rival has not",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, said):
@@ -37,7 +58,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, said):
     ("script", "said"),
     [
         ("exit 7", "diffusers eager failed at 'load': it ended with status 7"),
-        (f'exec {sys.executable} -S "$@"', "diffusers eager failed at 'load': ModuleNotFoundError: No module named"),
+        (f'exec {sys.executable} -S "$@"', "give --rival a Python that has torch, diffusers and accelerate\n"),
     ],
 )
 def test_a_rival_without_its_libraries(tmp_path, capsys, script, said):
@@ -48,6 +69,15 @@ def test_a_rival_without_its_libraries(tmp_path, capsys, script, said):
     printed = capsys.readouterr()
     assert said in printed.err and "ready" not in printed.out  # and nothing was compiled for it
     assert list(tmp_path.iterdir()) == [rival]
+
+
+@pytest.mark.parametrize("remat", ["none", "full", "dots", "offload"])
+def test_a_gradient_says_what_is_computed_anew(tmp_path, remat):
+    overrides = (f"--config.model.remat={remat}",)
+    request = Request(config=SMOKE.partition("=")[2], overrides=overrides)
+    task = raced.gradient(request, tmp_path)
+    assert task.sizes["remat"] == task.job["remat"] == remat
+    assert "remat" not in raced.forward(request, tmp_path).sizes
 
 
 def test_the_medium_network():

@@ -19,7 +19,8 @@ TINY_VAE = VaeWorkload(architecture=VaeArchitecture(widths=(8, 16, 16, 16), laye
     [
         ("forward", (), ("eager", "compile")),
         ("forward", ("--config.model.dtype=bfloat16",), ("eager",)),
-        ("gradient", (), ("eager",)),
+        ("gradient", ("--config.model.remat=none",), ("eager",)),
+        ("gradient", ("--config.model.remat=full",), ("eager",)),
         ("segment", (), ("eager",)),
         ("vae_decode", (), ("eager",)),
         ("vae_encode", (), ("eager",)),
@@ -28,8 +29,9 @@ TINY_VAE = VaeWorkload(architecture=VaeArchitecture(widths=(8, 16, 16, 16), laye
 def test_the_sides_agree(monkeypatch, case, overrides, variants):
     pytest.importorskip("diffusers")
     monkeypatch.setattr(raced, "HALF_VAE", TINY_VAE)
-    request = Request(rival=sys.executable, variants=variants, config=SMOKE, overrides=overrides, rounds=6)
+    request = Request(rival=sys.executable, variant=variants, config=SMOKE, overrides=overrides, rounds=6, threads=1)
     found = raced.run_race(case, request, print)
     for variant in variants:
         error = found["rounds"][f"diffusers {variant}"]["error"]
+        assert found["rounds"][f"diffusers {variant}"]["about"]["threads"] == 1
         assert 0 < error["relative_l2"] < error["tolerance"]

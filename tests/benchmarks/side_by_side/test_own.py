@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,20 +68,13 @@ def test_batches_are_shown_as_often_as_a_forcing_needs():
 
 def test_a_video_segment_by_segment(tmp_path):
     weights = write_run(tmp_path / "run", recallworld_experiment())
+    with pytest.raises(InputError, match="--segments is 3: give 4 or more"):
+        own.check_length(Request(weights=weights, segments=3))
     found = own.length(Request(weights=weights, segments=6), silent)
     assert len(found["seconds"]) == 6 - found["first_segment"] + 1 and min(found["seconds"]) > 0
     first, last = found["seconds"][0], found["seconds"][-1]
     assert found["summary"]["ratio"] == pytest.approx(last / first)
     assert lines_of_case("length", found)[-1].endswith(f"| {last / first:.3f} |")
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [({}, "give --weights a run folder"), ({"weights": "x", "segments": 3}, "--segments is 3: give 4 or more")],
-)
-def test_a_length_that_cannot_be_measured(fields, said):
-    with pytest.raises(InputError, match=said):
-        own.length(Request(**fields), silent)
 
 
 def test_data_is_what_the_benchmark_of_data_says(monkeypatch):
@@ -90,6 +84,16 @@ def test_data_is_what_the_benchmark_of_data_says(monkeypatch):
     monkeypatch.setattr(own, "own_python", lambda _: (sys.executable, "-c", script))
     assert own.data(Request(), silent) == said
     assert lines_of_case("data", said)[-1] == "| ours | 30 | 3× |"
+
+
+def test_data_forwards_fields_and_writes_into_scratch(monkeypatch, tmp_path):
+    script = (
+        "import json, sys, tempfile; found = {'given': sys.argv[3:], 'folder': tempfile.gettempdir()}; "
+        "open(sys.argv[2].removeprefix('--out='), 'w').write(json.dumps(found))"
+    )
+    monkeypatch.setattr(own, "own_python", lambda _: (sys.executable, "-c", script))
+    found = own.data(Request(config=SMOKE, overrides=SMALL, scratch=tmp_path), silent)
+    assert found["given"] == list(SMALL) and Path(found["folder"]).parent == tmp_path
 
 
 def test_data_refuses_in_the_words_of_its_benchmark():
