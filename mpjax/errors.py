@@ -1,5 +1,9 @@
 """The exceptions a user should ever see; `status` is that of the process that ends by one."""
 
+from collections.abc import Sequence
+
+NAMED = 5  # things a message names before it only counts
+
 
 class InputError(ValueError):
     """Something the user gave (a config field, a flag, a file) cannot be used.
@@ -15,3 +19,9 @@ class LostProcess(RuntimeError):
     """Other processes of the group did not come; the message names them. The same command again goes on."""
 
     status = 75  # EX_TEMPFAIL
+
+
+def some_of(names: Sequence[str]) -> str:
+    """`a, b, c, d, e and 7 more`, for a message."""
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest

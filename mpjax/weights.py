@@ -17,14 +17,14 @@ from jax.sharding import Mesh
 from mpjax import codecs, config
 from mpjax.diffusion.guidance import UNGUIDED, ClassifierFree
 from mpjax.diffusion.samplers import Euler, UniPC
-from mpjax.errors import InputError
+from mpjax.errors import InputError, some_of
 from mpjax.experiment import Experiment
 from mpjax.interop.checkpoint_files import OWN_FILE, Checkpoint, own_description, sampled_hash, transformer_place
 from mpjax.interop.orbax_arrays import ITEM, read_step
 from mpjax.interop.quantized_arrays import quantized_arrays
 from mpjax.interop.stored_array import StoredArray, place_tree
 from mpjax.interop.transformer_names import boxed_shapes, transformer_entries
-from mpjax.interop.transformer_tensors import NAMED, architecture_of, check_tensors, stored_arrays
+from mpjax.interop.transformer_tensors import architecture_of, check_tensors, stored_arrays
 from mpjax.models.architecture import Architecture
 from mpjax.models.lora import ENTRY, entries_of, init_adapter, only_entries, put_entry, scales
 from mpjax.models.quantization import Quantization, quantized_shapes
@@ -223,9 +223,9 @@ def base_arrays(like: Any, source: Path, scale: float = 1.0) -> dict:
 
     arrays = jax.tree.map_with_path(pick, like)
     if missing:
-        some = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
         raise InputError(
-            f"{source} lacks {some}, which no stage trains: give weights of the same network, or train them, too"
+            f"{source} lacks {some_of(missing)}, which no stage trains: "
+            "give weights of the same network, or train them, too"
         )
     return arrays
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mpjax.errors import InputError
+from mpjax.errors import InputError, some_of
 from mpjax.interop.checkpoint_files import CONFIG, Checkpoint, Tensor, read_json
 from mpjax.interop.layout import Entry
 from mpjax.interop.stored_array import Index, StoredArray
 from mpjax.interop.transformer_config import from_config, from_shapes
 from mpjax.models.architecture import Architecture
 
-NAMED = 5  # tensors an error names before it only counts
 T2V_PREFIXES = ("clean_x_embedder.", "image_projection.")  # what a text-to-video checkpoint lacks
 
 
@@ -47,7 +46,7 @@ def check_tensors(tensors: Mapping[str, Tensor], entries: Sequence[Entry], folde
         if name in tensors and tensors[name].shape != shape
     ]
     kinds = {"missing": missing, "not of this network": extra, "misshaped": misshaped}
-    found = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names)
+    found = "; ".join(f"{len(names)} {kind}: {some_of(names)}" for kind, names in kinds.items() if names)
     if found:
         remedy = "give a checkpoint of the network that its config.json describes"
         if missing and not extra and not misshaped and all(name.startswith(T2V_PREFIXES) for name in missing):
@@ -152,8 +151,3 @@ def _drawn(dtype: np.dtype, name: str, shape: tuple[int, ...]) -> Tensor:
         return (np.random.default_rng(seed).random(shape, np.float32) * (2 * limit) - limit).astype(dtype)
 
     return Tensor(name=name, shape=shape, dtype=dtype, read=read)
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + rest

@@ -6,13 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from mpjax.errors import InputError
+from mpjax.errors import InputError, some_of
 from mpjax.parameters import is_box, parameter_path
 
 # Every linear layer of the blocks but the modulations, as musubi-tuner adapts them for FramePack.
 BLOCK_LAYERS = r"blocks/.*/(to_q|to_k|to_v|to_out|to_out_context|up|down|proj_mlp|proj_out)"
-
-SOME = 6  # modules that a refusal names
 
 
 def check_pattern(targets: str) -> None:
@@ -47,6 +45,5 @@ def target_kernels(targets: str, params: dict) -> list[tuple[tuple[str, ...], An
             boxed = isinstance(leaf, nn.LogicallyPartitioned)
             found.append((tuple(module), leaf.value if boxed else leaf, leaf.names if boxed else None))
     if not found:
-        some = ", ".join(known[:SOME]) + (f" and {len(known) - SOME} more" if len(known) > SOME else "")
-        raise InputError(f"targets is {targets!r}, which is no module: modules are {some}")
+        raise InputError(f"targets is {targets!r}, which is no module: modules are {some_of(known)}")
     return found
