@@ -1,7 +1,6 @@
 """Weights that no stage trains, beside what a run owns: read from `--init`, held in their own dtype, never saved."""
 
 import dataclasses
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +28,10 @@ from mpjax.training.trainable import partition
 from mpjax.weights import load_run, stored_weights
 from tests.generation.runs import recallworld_experiment, write_run
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
+from tests.training.beside import assert_goes_on, assert_trained, by_path, two_updates
 from tests.training.runs import checkpoint
 
 HEAD = "output_head"
-
-
-def by_path(tree):
-    return {parameter_path(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def updates(state, stage, batch, denoiser, number=2):
@@ -103,21 +99,7 @@ def init(tmp_path_factory):
 @pytest.fixture(scope="module")
 def experiment():
     """Two updates of the head, and a checkpoint after each."""
-    whole = recallworld_experiment()
-    adam = Optimizer(learning_rate=1e-2)
-    stage = dataclasses.replace(
-        whole.training.stages[0], steps=2, trainable=HEAD, optimizer=adam, curriculum=((0, 2),), forcing=Direct()
-    )
-    training = dataclasses.replace(
-        whole.training,
-        stages=(stage,),
-        segments=2,
-        checkpoint_every=1,
-        validate_every=0,
-        sample_every=0,
-        base_dtype="bfloat16",
-    )
-    return dataclasses.replace(whole, training=training)
+    return two_updates(recallworld_experiment(), HEAD, stage={"forcing": Direct()}, base_dtype="bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +110,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, init, experiment, cache):
     folder = tmp_path_factory.mktemp("base") / "run"
-    said = []
-    assert train(experiment, folder, init=init, instruments=cache, say=said.append) == 2
-    assert any("that stay as they are" in line for line in said)
-    assert not any("start fresh" in line or "not in this model" in line for line in said)
+    assert_trained(experiment, folder, init, cache)
     return folder
 
 
@@ -139,12 +118,7 @@ def test_checkpoints_hold_the_head_and_go_on_with_the_same_bits(run, init, exper
     arrays = dict(checkpoint(run, 2))
     weights = [name for name in arrays if name.startswith(("ema", "state['params']", "state['opt_state']"))]
     assert weights and all("['head']" in name for name in weights if arrays[name].ndim)
-    again = tmp_path / "again"
-    shutil.copytree(run, again)
-    shutil.rmtree(again / "checkpoints" / "2")
-    assert train(experiment, again, init=init, instruments=cache, say=lambda _: None) == 2
-    for name, array in checkpoint(again, 2):
-        assert array.tobytes() == arrays[name].tobytes(), name
+    assert_goes_on(experiment, run, init, cache, tmp_path / "again")
 
 
 def test_what_lies_beside_other_weights_is_no_start(run):

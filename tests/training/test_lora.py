@@ -32,6 +32,7 @@ from mpjax.training.trainable import partition
 from mpjax.weights import load_run, read_run
 from tests.generation.runs import add_checkpoint, recallworld_experiment, write_run
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
+from tests.training.beside import assert_goes_on, assert_trained, two_updates
 from tests.training.runs import checkpoint
 
 SPEC = Lora(rank=2, alpha=4.0)
@@ -120,18 +121,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def experiment():
     """Two updates, and a checkpoint after each."""
-    plain = plain_framepack()
-    stage = dataclasses.replace(
-        plain.training.stages[0],
-        steps=2,
-        trainable="lora",
-        optimizer=Optimizer(learning_rate=1e-2),
-        curriculum=((0, 2),),
-    )
-    training = dataclasses.replace(
-        plain.training, stages=(stage,), segments=2, checkpoint_every=1, validate_every=0, sample_every=0, lora=SPEC
-    )
-    return dataclasses.replace(plain, training=training)
+    return two_updates(plain_framepack(), "lora", lora=SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +133,7 @@ def cache(tmp_path_factory):
 def run(tmp_path_factory, base, experiment, cache):
     """A finished run beside the base."""
     folder = tmp_path_factory.mktemp("lora") / "run"
-    said = []
-    assert train(experiment, folder, init=base, instruments=cache, say=said.append) == 2
-    assert any("that stay as they are" in line for line in said)
-    assert not any("start fresh" in line or "not in this model" in line for line in said)
+    assert_trained(experiment, folder, base, cache)
     return folder
 
 
@@ -154,12 +141,7 @@ def test_checkpoints_hold_no_base_and_go_on(run, base, experiment, cache, tmp_pa
     arrays = dict(checkpoint(run, 2))
     weights = [name for name in arrays if name.startswith(("ema", "state['params']"))]
     assert weights and all("['lora']" in name for name in weights)
-    again = tmp_path / "again"
-    shutil.copytree(run, again)
-    shutil.rmtree(again / "checkpoints" / "2")
-    assert train(experiment, again, init=base, instruments=cache, say=lambda _: None) == 2
-    for name, array in checkpoint(again, 2):
-        assert array.tobytes() == arrays[name].tobytes(), name
+    assert_goes_on(experiment, run, base, cache, tmp_path / "again")
 
 
 def test_the_run_reads_as_a_whole_network(run, base):

@@ -1,7 +1,6 @@
 """Training beside quantised weights: the numbers of the weights they stand for, and no state of their own."""
 
 import dataclasses
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from mpjax.models.lora import Lora
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.quantization import Quantization, quantize
 from mpjax.parallel.mesh import MeshShape
-from mpjax.parameters import merge, parameter_path, pruned
+from mpjax.parameters import merge, pruned
 from mpjax.training.curriculum import Stage
 from mpjax.training.gradients import Objective
 from mpjax.training.instruments import Instruments
@@ -32,14 +31,11 @@ from mpjax.weights import load_run, read_run, whole_arrays, with_quantization
 from tests.generation.runs import recallworld_experiment, write_run
 from tests.quantized import quantized
 from tests.tiny import perturbed_params, tiny_architecture, tiny_batch
+from tests.training.beside import assert_goes_on, assert_trained, by_path, two_updates
 from tests.training.runs import checkpoint
 
 SPEC = Quantization(format="int8", block=8)
 ADAPTER = Lora(rank=2, alpha=4.0)
-
-
-def by_path(tree):
-    return {parameter_path(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def described(tree):
@@ -104,25 +100,7 @@ def init(tmp_path_factory):
 @pytest.fixture(scope="module")
 def experiment():
     """Two updates of the head, and a checkpoint after each."""
-    whole = recallworld_experiment()
-    stage = dataclasses.replace(
-        whole.training.stages[0],
-        steps=2,
-        trainable="output_head",
-        optimizer=Optimizer(learning_rate=1e-2),
-        curriculum=((0, 2),),
-    )
-    training = dataclasses.replace(
-        whole.training,
-        stages=(stage,),
-        segments=2,
-        checkpoint_every=1,
-        validate_every=0,
-        sample_every=0,
-        base_dtype="bfloat16",
-        base_quantization=SPEC,
-    )
-    return dataclasses.replace(whole, training=training)
+    return two_updates(recallworld_experiment(), "output_head", base_dtype="bfloat16", base_quantization=SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +110,11 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, init, experiment, cache):
-    folder, said = tmp_path_factory.mktemp("quantized") / "run", []
-    assert train(experiment, folder, init=init, instruments=cache, say=said.append) == 2
+    folder = tmp_path_factory.mktemp("quantized") / "run"
+    said = assert_trained(experiment, folder, init, cache)
     params = parameter_shapes(experiment.model)
     head, rest = (sum(x.size for x in jax.tree.leaves(part)) for part in partition(params, "output_head"))
     assert any(f"{head:,} parameters beside {rest:,} that stay as they are" in line for line in said)
-    assert not any("start fresh" in line or "not in this model" in line for line in said)
     return folder
 
 
@@ -145,12 +122,7 @@ def test_checkpoints_hold_the_head_and_go_on_with_the_same_bits(run, init, exper
     arrays = dict(checkpoint(run, 2))
     weights = [name for name in arrays if name.startswith(("ema", "state['params']", "state['opt_state']"))]
     assert weights and all("['head']" in name for name in weights if arrays[name].ndim)
-    again = tmp_path / "again"
-    shutil.copytree(run, again)
-    shutil.rmtree(again / "checkpoints" / "2")
-    assert train(experiment, again, init=init, instruments=cache, say=lambda _: None) == 2
-    for name, array in checkpoint(again, 2):
-        assert array.tobytes() == arrays[name].tobytes(), name
+    assert_goes_on(experiment, run, init, cache, tmp_path / "again")
 
 
 def test_the_run_is_read_as_it_was_trained(run, init):
