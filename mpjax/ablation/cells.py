@@ -14,6 +14,7 @@ from mpjax.datasets import open_datasets
 from mpjax.errors import InputError
 from mpjax.experiment import Experiment, RecallWorldData
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.quantization import with_kernels
 from mpjax.training.compiled_step import state_factory
 
 FIELDS_THAT_COUNT = ("gaps", "clips_per_gap", "segments", "given", "clips", "seed", "world", "control")
@@ -152,7 +153,7 @@ def _parameter_shapes(trained: Experiment) -> dict:
     denoiser = Denoiser(trained.model, trained.guidance)
     factory = state_factory(trained, denoiser, batch, trained.mesh.build())
     states = [factory.abstract(stage) for stage in trained.training.stages]
-    params = states[0].averaged
+    params = with_kernels(states[0].averaged)
     return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
 
 

@@ -19,6 +19,7 @@ from mpjax.datasets import open_datasets
 from mpjax.evaluation.drift import evaluate_drift
 from mpjax.evaluation.recall import evaluate_recall
 from mpjax.models.memorypack import Denoiser
+from mpjax.models.quantization import with_kernels
 from mpjax.training.curriculum import total_steps
 from mpjax.training.loop import train
 from mpjax.weights import load_run, steps_of
@@ -64,7 +65,7 @@ def run_cell(cell: Cell, run: Path, command: str, say: Say) -> None:
         "versions": provenance.versions(),
         "machine": provenance.machine(),
         "updates": total,
-        "parameters": int(sum(x.size for x in jax.tree.leaves(params))),
+        "parameters": int(sum(x.size for x in jax.tree.leaves(with_kernels(params)))),
         "memory_bytes": memory_bytes(cell, params),
         # What an earlier, interrupted call did is not in these seconds.
         "seconds_per_update_with_compile": seconds / (total - first) if total > first else None,

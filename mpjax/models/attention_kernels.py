@@ -1,8 +1,11 @@
 """Attention kernels that come with JAX, and when each can be taken: splash on TPU, cuDNN's flash attention on NVIDIA.
 
-Both keep a tile of the scores at a time, forward and backward. A mask of keys costs next to nothing: splash reads it as
-segment numbers, and cuDNN, which knows only how many keys there are, gets the True ones first, since the order of keys
-means nothing to attention. (As a mask it would make a bias of n · m out of it.)
+Both keep a tile of the scores at a time, forward and backward. What the backward pass of splash needs carries the name
+`plain_attention.SAVED`, so that rematerialisation may keep it; that of cuDNN has no name.
+
+A mask of keys costs next to nothing: splash reads it as segment numbers, and cuDNN, which knows only how many keys
+there are, gets the True ones first, since the order of keys means nothing to attention. (As a mask it would make a bias
+of n · m out of it.)
 
 tokamax 0.0.12 wraps the same splash kernel, but takes one dense mask of n · m for all videos of a batch.
 """
@@ -13,6 +16,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from mpjax.models.plain_attention import SAVED
 
 # Below so many queries or keys the plain product is as good: its scores are small, and tiles would be mostly padding.
 FEWEST_TOKENS = 512
@@ -130,7 +135,12 @@ def _splash_kernel(rows: int, columns: int, heads: int, interpret: bool) -> Call
     )
     everything = splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((rows, columns))] * heads)
     return splash_attention_kernel.make_splash_mha(
-        mask=everything, head_shards=1, q_seq_shards=1, block_sizes=tiles, interpret=interpret
+        mask=everything,
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=tiles,
+        residual_checkpoint_name=SAVED,
+        interpret=interpret,
     )
 
 

@@ -109,7 +109,7 @@ class SingleBlock(nn.Module):
 
 _KEPT = {  # between the forward and the backward pass of a block, besides its input
     "full": None,
-    "dots": jax.checkpoint_policies.save_from_both_policies(  # and what attention by plain products keeps
+    "dots": jax.checkpoint_policies.save_from_both_policies(  # and what attention keeps
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(SAVED)
     ),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(

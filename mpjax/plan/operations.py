@@ -7,9 +7,9 @@ from mpjax.experiment import Experiment
 from mpjax.models.flops import Tokens, velocity_flops
 from mpjax.training.curriculum import Stage
 
-# Matrix products of n · m · head_dim each: two forward; four backward where the scores are kept. Splash keeps none and
-# goes through them once for the queries and once for keys and values: three and four.
-_FORWARD, _BACKWARD, _SPLASH_BACKWARD = 2, 4, 7
+# Matrix products of n · m · head_dim each: four backward where the scores are kept. Splash keeps none and goes through
+# them once for the queries and once for keys and values: three and four.
+_BACKWARD, _SPLASH_BACKWARD = 4, 7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def train_operations(experiment: Experiment, stage: Stage, tokens: Tokens, video
     n = tokens.latents + tokens.context
     product = videos * (arch.dual_blocks + arch.single_blocks) * 2 * n * n * arch.width
     evaluations = segments + (stage.forcing.forwards_per_segment - 1) * (segments - 1)
-    again = {"none": 0.0, "dots": _FORWARD * product, "full": blocks, "offload": blocks}[arch.remat]
+    again = {"none": 0.0, "dots": 0.0, "full": blocks, "offload": blocks}[arch.remat]
     again += (_SPLASH_BACKWARD - _BACKWARD) * product
     if stage.trainable == "output_head":  # behind all blocks: no gradient goes through them
         backward, again = 2 * parts["head"], 0.0

@@ -17,6 +17,8 @@ from mpjax.models import attention as module
 from mpjax.models import attention_kernels
 from mpjax.models.attention import attention
 from mpjax.models.attention_kernels import choose, cudnn, splash
+from mpjax.models.plain_attention import SAVED
+from tests.tracing import equations
 
 TPU, H200, CPU = ("tpu", "TPU v6 lite"), ("gpu", "NVIDIA H200"), ("cpu", "cpu")
 B, N, M, HEADS, HEAD_DIM = 2, 300, 200, 2, 64
@@ -89,6 +91,19 @@ def test_masked_keys_weigh_exactly_nothing(way):
     usual = [jnp.asarray(x, jnp.float32) for x in (Q, K, V)]
     wild = [usual[0], jnp.where(mask, usual[1], 50.0), jnp.where(mask, usual[2], 1e30)]
     np.testing.assert_array_equal(WAYS[way](*usual, jnp.asarray(KEYS)), WAYS[way](*wild, jnp.asarray(KEYS)))
+
+
+def test_what_splash_keeps_can_be_kept_by_name():
+    """With it kept, rematerialisation runs the forward kernel once; without, twice. The backward pass has two more."""
+    q = jnp.ones((1, 600, 2, 64))
+
+    def kernels(policy):
+        attend = lambda q: (splash(q, q, q, None, interpret=True) ** 2).sum()  # noqa: E731
+        gradient = jax.grad(jax.checkpoint(attend, policy=policy))
+        return sum(e.primitive.name == "pallas_call" for e in equations(jax.make_jaxpr(gradient)(q).jaxpr))
+
+    assert kernels(jax.checkpoint_policies.save_only_these_names(SAVED)) == 3
+    assert kernels(jax.checkpoint_policies.nothing_saveable) == 4
 
 
 # -- The choice ------------------------------------------------------------------------------------------------------
