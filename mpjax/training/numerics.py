@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mpjax.data.batch import Batch
+from mpjax.parallel.host_memory import on_device
 from mpjax.training.state import TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -19,7 +20,7 @@ def bad_arrays(tree: Any) -> dict[str, int]:
 
     @jax.jit
     def count(leaves: list[jax.Array]) -> list[jax.Array]:
-        return [jnp.sum(~jnp.isfinite(x)) for x in leaves]
+        return [jnp.sum(~jnp.isfinite(on_device(x))) for x in leaves]
 
     leaves = [(path, x) for path, x in jax.tree.leaves_with_path(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     counts = [int(n) for n in jax.device_get(count([x for _, x in leaves]))]

@@ -1,0 +1,27 @@
+"""Arrays that wait in the host's page-locked memory, which their devices read and write at the speed of their link."""
+
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+
+
+def in_host(sharding: NamedSharding) -> NamedSharding:
+    """The same parts of an array, each in the memory of its device's host."""
+    return sharding.with_memory_kind("pinned_host")
+
+
+def on_device(tree: Any) -> Any:
+    """The same arrays, those in the host's memory moved to their devices.
+
+    Args:
+        tree: arrays, inside a program or outside, or their shapes with shardings.
+    """
+    return jax.tree.map(_on_device, tree)
+
+
+def _on_device(x: Any) -> Any:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x if x.sharding is None else x.update(sharding=x.sharding.with_memory_kind("device"))
+    # A program in which nothing waits in the host has no operation for it.
+    return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x
