@@ -18,6 +18,9 @@ from mpjax.errors import InputError
 ROOT = Path(__file__).parents[2]
 PAUSE = 0.05  # seconds between turns: threads of the side before spin for a while before they sleep
 GRACE = 5.0  # seconds that a side has to end by itself, and to end what it started
+# glibc leaves a process the memory that it has freed. Else every run of a program of large arrays pays for fresh pages,
+# more on a virtual machine and more after another side has run.
+KEEPING = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 LISTS = ("seconds", "cpu_seconds", "multiply_flops_per_second")  # of what a turn gives
 
 
@@ -132,7 +135,7 @@ def race(
     Raises:
         InputError: a side failed, or disagrees.
     """
-    environment = dict(os.environ)
+    environment = KEEPING | os.environ
     if cores:
         environment |= {name: str(len(cores)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     found: dict[str, dict[str, Any]] = {}

@@ -12,11 +12,13 @@
    over the last o frames of before, with weight i / (o − 1) for frame i. So the last o frames stay in the tail until
    the next s latents have come, or `decode_finish` gives them away (docs/backbone.md, section 3.4).
 
-Both directions wait for whole tiles and whole segments, so chunks of any length give the same bits. Videos go through
-the network one at a time: a second of one fills a device.
+Both directions wait for whole tiles and whole segments, so chunks of any length give the same bits. One tile of one
+video at a time fills a device; the tiles of a picture, and the videos of a batch, are dealt in turn to all devices of
+this process.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,9 +215,18 @@ class HunyuanVaeCodec:
         """The network's `method` on tiles along time, and in space where asked."""
         network = compiled_network(self.sizes, self.dtype, method)
 
-        def run(x: np.ndarray) -> np.ndarray:
-            params = _parameters(self.weights, self.sizes)
-            return np.concatenate([np.asarray(network(params, video[None])) for video in x])
+        def run(pieces: Sequence[np.ndarray]) -> list[np.ndarray]:
+            params_on, devices = _parameters(self.weights, self.sizes), jax.local_devices()
+            videos, results = [video[None] for x in pieces for video in x], []
+            for first in range(0, len(videos), len(devices)):
+                # All begin before the first result is waited for; none waits in a device's memory.
+                begun = [
+                    network(params_on(device), jax.device_put(video, device))
+                    for video, device in zip(videos[first:], devices, strict=False)
+                ]
+                results += [np.asarray(result) for result in begun]
+            rest = iter(results)
+            return [np.concatenate(list(itertools.islice(rest, len(x)))) for x in pieces]
 
         return tiles(run, Tiling(spatial=self.spatial_tiles in (method, "both")))
 
@@ -227,9 +238,11 @@ def soft_append(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.concatenate([weight * before + (1 - weight) * after[:, :overlap], after[:, overlap:]], axis=1)
 
 
-@functools.lru_cache(maxsize=1)  # a gigabyte each
-def _parameters(weights: str, architecture: VaeArchitecture) -> dict[str, Any]:
-    return jax.device_put(load_vae_params(Path(weights), architecture))
+@functools.lru_cache(maxsize=1)  # a gigabyte on every device that has had a tile
+def _parameters(weights: str, architecture: VaeArchitecture) -> Callable[[jax.Device], dict[str, Any]]:
+    """Device → the parameters there."""
+    first = jax.device_put(load_vae_params(Path(weights), architecture))
+    return functools.cache(lambda device: jax.device_put(first, device))
 
 
 @functools.cache

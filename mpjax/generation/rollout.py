@@ -44,8 +44,8 @@ class Rollout:
         """`params` stay on the devices they are on; host arrays are moved to the default device once.
 
         `cache` leaves blocks out where little changes. The devices of `mesh` share the work on a segment; history and ψ
-        are small and come back whole on each of them. The codec works on one device; with `offload` the parameters are
-        in the host's memory meanwhile, and used up.
+        are small and come back whole on each of them. With `offload` the parameters are in the host's memory while the
+        codec works, and used up.
         """
         self.codec = codec
         self._mesh = mesh if mesh is not None and mesh.size > 1 else None

@@ -19,7 +19,7 @@ and their counterparts).
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,8 @@ import numpy as np
 from mpjax.errors import InputError
 from mpjax.models.vae import SPACE_FACTOR, TIME_FACTOR
 
-Network = Callable[[np.ndarray], np.ndarray]  # [b, t, h, w, c] to [b, t', h', w', c']
+# Of each piece of input [b, t, h, w, c], its output [b, t', h', w', c']. The pieces do not depend on each other.
+Network = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 TIME, ROWS, COLUMNS = 1, 2, 3  # axes
 
 
@@ -105,7 +106,7 @@ class TileStream:
         """The pieces of output that are left when no more input comes."""
         waiting, edge = tiles
         if edge is None:
-            return [self._network(waiting)] if waiting.shape[TIME] else []
+            return self._network([waiting]) if waiting.shape[TIME] else []
         done = []
         while waiting.shape[TIME] > 1:  # a lone frame is only a past
             frames, edge = self._tile(waiting, edge)
@@ -115,7 +116,7 @@ class TileStream:
 
     def _tile(self, x: np.ndarray, edge: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The frames that are kept of a tile, and the edge for the next one."""
-        frames, kept = self._network(x), self._steps.out_stride + 1
+        (frames,), kept = self._network([x]), self._steps.out_stride + 1
         if edge is not None:
             frames, kept = _blend(edge, frames[:, 1:], self._steps.blend, TIME), kept - 1
         return frames[:, :kept], frames[:, max(frames.shape[TIME] - self._steps.blend, 0) :].copy()
@@ -155,13 +156,14 @@ def _spatial(network: Network, steps: _Steps) -> Network:
     def tiled(x: np.ndarray) -> np.ndarray:
         height, width = x.shape[ROWS], x.shape[COLUMNS]
         if max(height, width) <= length:
-            return network(x)
+            return network([x])[0]
+        tops, lefts = range(0, height, stride), range(0, width, stride)
+        tiles = network([x[:, :, i : i + length, j : j + length] for i in tops for j in lefts])
         above: list[np.ndarray] = []
         rows = []
-        for i in range(0, height, stride):
+        for first in range(0, len(tiles), len(lefts)):
             row: list[np.ndarray] = []
-            for column, j in enumerate(range(0, width, stride)):
-                tile = network(x[:, :, i : i + length, j : j + length])
+            for column, tile in enumerate(tiles[first : first + len(lefts)]):
                 if above:
                     tile = _blend(above[column], tile, blend, ROWS)
                 if row:
@@ -171,7 +173,7 @@ def _spatial(network: Network, steps: _Steps) -> Network:
             above = row
         return np.concatenate(rows, axis=ROWS)
 
-    return tiled
+    return lambda pieces: [tiled(x) for x in pieces]
 
 
 def _blend(before: np.ndarray, after: np.ndarray, extent: int, axis: int) -> np.ndarray:

@@ -36,6 +36,11 @@ def network(method):
     return lambda x: np.asarray(run(params, x))
 
 
+def pieces(xs):
+    """The decoder as tiles want it."""
+    return [network("decode")(x) for x in xs]
+
+
 def streamed(tail, step, finish, x, chunks, tmp_path):
     """Results of a stream in chunks, its tail passing through a file each time."""
     parts, position = [], 0
@@ -82,7 +87,7 @@ def test_encoding_streams_give_the_bits_of_one_call(folder, tmp_path, chunks, po
 
 def by_the_definition(latents: np.ndarray) -> np.ndarray:
     """FramePack-F1's demo in numpy: 10 latents, then the last 18 after each 9, appended softly over 33 frames."""
-    decode = decoding_tiles(network("decode"), Tiling()).whole
+    decode = decoding_tiles(pieces, Tiling()).whole
     shown = decode(latents[:, :10] / SCALE)
     for end in range(19, latents.shape[1] + 1, 9):
         current = decode(latents[:, :end][:, -18:] / SCALE)
@@ -99,7 +104,7 @@ def test_decoding_is_that_of_the_demo(codec):
     assert result.shape == (1, 109, 8, 8, 3) and result.dtype == np.float32
     np.testing.assert_allclose(result, by_the_definition(x), atol=1e-6)
     assert np.abs(result).max() == 1 and result.std() > 0.3
-    single = decoding_tiles(network("decode"), Tiling()).whole(x / SCALE)
+    single = decoding_tiles(pieces, Tiling()).whole(x / SCALE)
     assert np.abs(result - np.clip(single, -1, 1))[:, 40:].max() > 0.1
 
 
@@ -144,7 +149,7 @@ def test_what_is_final_is_the_same_in_a_longer_video(codec):
 def test_short_segments_and_windows(folder):
     """A window of 5 latents after every 2: the 3 known ones are 9 frames, more than a segment gives."""
     codec = HunyuanVaeCodec(weights=str(folder), segment_frames=2, window=5)
-    x, decode = latents(8), decoding_tiles(network("decode"), Tiling()).whole
+    x, decode = latents(8), decoding_tiles(pieces, Tiling()).whole
     shown = decode(x[:, :3] / SCALE)
     for end in (5, 7, 8):  # the last latent fills no segment
         window = x[:, :end][:, -(4 if end == 8 else 5) :]

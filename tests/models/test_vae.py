@@ -29,11 +29,16 @@ def network():
     return {method: compiled(method) for method in ("encode", "decode")}
 
 
+def of_each(run):
+    """A network of one piece as one of pieces."""
+    return lambda pieces: [run(x) for x in pieces]
+
+
 def ours(network, x: np.ndarray, *, encode: bool, framewise: bool = True, spatial: bool = False) -> np.ndarray:
     """What `reference_vae.run_on` does, here."""
     method, make_tiles = ("encode", encoding_tiles) if encode else ("decode", decoding_tiles)
     tiling = Tiling(spatial=spatial, side=reference_vae.TILE, side_stride=reference_vae.TILE_STRIDE)
-    result = make_tiles(network[method], tiling).whole(x) if framewise else network[method](x)
+    result = make_tiles(of_each(network[method]), tiling).whole(x) if framewise else network[method](x)
     return np.concatenate(Posterior.of(result), -1) if encode else result
 
 
@@ -65,7 +70,7 @@ def test_diffusers_in_full(network):
 def test_a_tile_or_less_is_a_single_pass(network):
     """Up to 16 pixel and 4 latent frames there are no tiles; above, even what fits into the first is blended."""
     decode = network["decode"]
-    tiles = decoding_tiles(decode, Tiling())
+    tiles = decoding_tiles(of_each(decode), Tiling())
     for frames in (1, 2):
         latents = reference_vae.latents(frames, 2, 3)
         np.testing.assert_array_equal(tiles.whole(latents), decode(latents))
@@ -77,7 +82,7 @@ def test_a_tile_or_less_is_a_single_pass(network):
 
 @pytest.mark.parametrize("chunks", [(1,) * 8, (3, 0, 5), (8,), (7, 1)])
 def test_a_stream_of_tiles_gives_the_bits_of_one_call(network, chunks):
-    tiles, latents = decoding_tiles(network["decode"], Tiling()), reference_vae.latents(8, 2, 3)
+    tiles, latents = decoding_tiles(of_each(network["decode"]), Tiling()), reference_vae.latents(8, 2, 3)
     state, parts, position = TimeTiles(latents[:, :0]), [], 0
     for count in chunks:
         done, state = tiles.push(state, latents[:, position : position + count])

@@ -49,7 +49,15 @@ def test_sides_take_turns_and_each_begins_a_round(run):
     assert found["numpy b"]["error"] == {"name": "square", "relative_l2": 0.0, "tolerance": 1e-3}
 
 
-def test_seconds_and_memory_are_those_of_the_runs(run):
+def test_freed_memory_stays_with_a_side(run, monkeypatch):
+    """By the environment that glibc reads, of which the user's own has the last word."""
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    found, _ = run("a", rounds=1)
+    assert found["numpy a"]["about"]["malloc"] == {**race_module.KEEPING, "MALLOC_ARENA_MAX": "2"}
+
+
+def test_seconds_and_memory_are_those_of_the_runs(run, monkeypatch):
+    monkeypatch.setattr(race_module, "KEEPING", {})  # of freed memory
     found, _ = run("quick", "slow", sleep=0.1, megabytes=200)
     quick, slow = (found[f"numpy {name}"] for name in ("quick", "slow"))
     assert min(quick["seconds"]) >= 0.1 and min(slow["seconds"]) >= 0.2
