@@ -33,7 +33,7 @@ BASE_FIELDS = ("lora", "base_dtype", "base_quantization")
 # Values of `Training.host_state`, and the fields of a training state whose arrays they keep in the host.
 HOST_STATES = {"none": (), "averages": ("ema",), "optimizer": ("opt_state",), "both": ("ema", "opt_state")}
 # Fields of `Training` that may change between two starts of one run.
-OBSERVATION = (
+FREE_FIELDS = (
     "log_every",
     "validate_every",
     "sample_every",
@@ -42,6 +42,7 @@ OBSERVATION = (
     "samples",
     "keep_checkpoints",
     "keep_checkpoints_every",
+    "host_state",
 )
 
 
@@ -378,10 +379,10 @@ def load(path: str, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
 
 def fingerprint(experiment: Experiment) -> str:
     """A short hash of everything that decides the result of training; what is only looked at or kept does not,
-    nor mesh, processes and host_state, so that a run may go on with other devices.
+    nor where the state waits, mesh and processes, so that a run may go on with other devices.
     """
     fields = config.to_dict(experiment)
-    for name in (*OBSERVATION, "host_state"):
+    for name in FREE_FIELDS:
         fields["training"].pop(name)
     fields.pop("mesh")
     fields.pop("processes")

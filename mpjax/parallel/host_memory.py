@@ -22,6 +22,7 @@ def on_device(tree: Any) -> Any:
 
 def _on_device(x: Any) -> Any:
     if isinstance(x, jax.ShapeDtypeStruct):
-        return x if x.sharding is None else x.update(sharding=x.sharding.with_memory_kind("device"))
+        there = x.sharding is not None and x.sharding.memory_kind == "pinned_host"
+        return x.update(sharding=x.sharding.with_memory_kind("device")) if there else x
     # A program in which nothing waits in the host has no operation for it.
     return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x

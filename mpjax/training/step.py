@@ -45,9 +45,10 @@ def make_train_step(
             the compiler.
 
     Returns:
-        A function for `jax.jit`, which says by `out_shardings` what of the new state waits in the host; metrics are float32 scalars `loss`, `gradient_norm` and `forwards_per_update`, and
-        `loss_by_segment` `[s]`. A forward is one evaluation of the denoiser on the whole batch. Where the state has
-        `faults`, an update whose loss or gradient norm is not finite is counted there and changes nothing else.
+        A function for `jax.jit`, whose `out_shardings` say what of the new state goes back into the host's memory;
+        metrics are float32 scalars `loss`, `gradient_norm` and `forwards_per_update`, and `loss_by_segment` `[s]`. A
+        forward is one evaluation of the denoiser on the whole batch. Where the state has `faults`, an update whose loss
+        or gradient norm is not finite is counted there and changes nothing else.
     """
     forcing = objective.forcing
 
