@@ -1,5 +1,6 @@
 """Arrays that wait in the host's page-locked memory, which their devices read and write at the speed of their link."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,15 @@ def on_device(tree: Any) -> Any:
         tree: arrays, inside a program or outside, or their shapes with shardings.
     """
     return jax.tree.map(_on_device, tree)
+
+
+def compute(function: Callable, shardings: Any, *arguments: Any) -> Any:
+    """The result of a jitted function under its shardings, of which some may be in the host's memory.
+
+    It is on the devices first: a program for a TPU cannot write every array into the host's memory by itself.
+    """
+    here = jax.tree.map(lambda s: s.with_memory_kind("device") if s.memory_kind == "pinned_host" else s, shardings)
+    return jax.device_put(jax.jit(function, out_shardings=here)(*arguments), shardings)
 
 
 def _on_device(x: Any) -> Any:

@@ -17,7 +17,7 @@ from mpjax.models.lora import Lora, init_adapter, scales
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.quantization import Quantization, with_zeros
 from mpjax.models.targets import target_kernels
-from mpjax.parallel.host_memory import in_host, on_device
+from mpjax.parallel.host_memory import compute, in_host, on_device
 from mpjax.parallel.rules import tree_shardings
 from mpjax.parameters import merge, pruned
 from mpjax.training.curriculum import Stage
@@ -154,8 +154,7 @@ class StateFactory:
     def create(self, stage: Stage) -> TrainState:
         """A fresh state at step 0, still without its base (`initialize.with_base`)."""
         shardings = self.shardings(stage).replace(base=None)
-        make = jax.jit(lambda: nn.unbox(self._boxed(stage)).replace(base=None), out_shardings=shardings)
-        return make()
+        return compute(lambda: nn.unbox(self._boxed(stage)).replace(base=None), shardings)
 
     def fresh_base(self, stage: Stage) -> Any:
         """A base drawn at random, where its weights do not matter, as in a timing; None where states have none."""
@@ -177,6 +176,5 @@ class StateFactory:
             transformation = stage.optimizer.transformation(stage.steps)
             return transformation.init(partition(params, stage.trainable)[0]), nn.unbox(self._carry(stage))
 
-        make = jax.jit(fresh, out_shardings=(shardings.opt_state, shardings.carry))
-        opt_state, carry = make(state.params)
+        opt_state, carry = compute(fresh, (shardings.opt_state, shardings.carry), state.params)
         return state.replace(opt_state=opt_state, carry=carry)
