@@ -30,8 +30,10 @@ from mpjax.training.trainable import LORA_SETS
 BASE_DTYPES = ("float32", "bfloat16")
 # Fields of `Training` that leave weights where they are.
 BASE_FIELDS = ("lora", "base_dtype", "base_quantization")
+# Values of `Training.host_state`, and the fields of a training state whose arrays they keep in the host.
+HOST_STATES = {"none": (), "averages": ("ema",), "optimizer": ("opt_state",), "both": ("ema", "opt_state")}
 # Fields of `Training` that may change between two starts of one run.
-OBSERVATION = (
+FREE_FIELDS = (
     "log_every",
     "validate_every",
     "sample_every",
@@ -40,6 +42,7 @@ OBSERVATION = (
     "samples",
     "keep_checkpoints",
     "keep_checkpoints_every",
+    "host_state",
 )
 
 
@@ -196,6 +199,9 @@ class Training:
             adapter, whose base is float32 then.
         base_quantization: which of these weights are quantised, from what `base_dtype` (None: float32) makes of them;
             None: none. Any `model.remat` but "none" keeps those of one block at a time multiplied out.
+        host_state: what is in the host's page-locked memory between updates and leaves a device's to activations:
+            `none`, `averages`, `optimizer` or `both`. The bits of a run do not depend on it, and a run may go on with
+            another.
     """
 
     stages: tuple[Stage, ...]
@@ -215,6 +221,7 @@ class Training:
     lora: Lora | None = None
     base_dtype: str | None = None
     base_quantization: Quantization | None = None
+    host_state: str = "none"
 
     @property
     def base_field(self) -> str | None:
@@ -251,6 +258,8 @@ class Training:
                 raise InputError(
                     f"stages[{i}].trainable is 'all', which leaves no weights for {self.base_field}: set that to None"
                 )
+        if self.host_state not in HOST_STATES:
+            raise InputError(f"host_state is {self.host_state!r}: it must be {', '.join(HOST_STATES)}")
         if self.base_dtype not in (None, *BASE_DTYPES):
             raise InputError(f"base_dtype is {self.base_dtype!r}: it must be None, {' or '.join(BASE_DTYPES)}")
         if self.lora is not None and not any(stage.trainable in LORA_SETS for stage in self.stages):
@@ -370,10 +379,10 @@ def load(path: str, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
 
 def fingerprint(experiment: Experiment) -> str:
     """A short hash of everything that decides the result of training; what is only looked at or kept does not,
-    nor mesh and processes, so that a run may go on with other devices.
+    nor where the state waits, mesh and processes, so that a run may go on with other devices.
     """
     fields = config.to_dict(experiment)
-    for name in OBSERVATION:
+    for name in FREE_FIELDS:
         fields["training"].pop(name)
     fields.pop("mesh")
     fields.pop("processes")

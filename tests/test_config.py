@@ -222,6 +222,7 @@ def test_an_override_of_an_element_leaves_the_others(tmp_path):
         ("--config.seed", r"--config\.seed is no flag of this command"),
         ("--config.training.micro_batches=3", r"config\.training\.micro_batches is 3: it must divide batch_size = 32"),
         ("--config.training.micro_batches=0", r"config\.training\.micro_batches is 0"),
+        ("--config.training.host_state=ema", r"config\.training\.host_state is 'ema': it must be none, averages"),
         ("--config.training.sample_every=-1", r"config\.training\.sample_every is -1"),
         ("--config.training.segments=5", r"config\.training\.stages\[0\]\.curriculum goes beyond"),
         ("--config.mesh.fsdp=0", r"config\.mesh\.fsdp is 0"),
@@ -299,6 +300,7 @@ def test_missing_files_are_named(tmp_path):
 
 def test_fingerprint_ignores_only_what_decides_nothing():
     same = ["--config.training.log_every=3", "--config.training.keep_checkpoints=9", "--config.processes.count=4"]
+    same += ["--config.training.host_state=both"]
     different = ["--config.seed=1", "--config.training.ema_decay=0.5", "--config.model.mlp_ratio=2.0"]
     different += ["--config.sampler.kind=unipc", "--config.sampler.steps=9", "--config.classifier_free.scale=2"]
     mark = fingerprint(experiment.load(SMOKE))
@@ -313,7 +315,7 @@ def test_direct_forcing_without_fields_is_the_same_run_as_ever():
     (stage,) = values["training"]["stages"]
     stage.pop("repeat")
     stage["forcing"] = {"kind": "direct"}
-    for name in experiment.OBSERVATION:
+    for name in experiment.FREE_FIELDS:
         values["training"].pop(name)
     values.pop("mesh"), values.pop("processes"), values.pop("classifier_free"), values["sampler"].pop("kind")
     for name in ("nonfinite", *experiment.BASE_FIELDS):
@@ -330,7 +332,7 @@ def test_runs_from_before_a_field_existed_go_on():
     world = values["data"]["world"]
     assert world.pop("anchor") is False and world.pop("turn") == 0.0
     assert config.build(Experiment, values) == loaded
-    for name in experiment.OBSERVATION:
+    for name in experiment.FREE_FIELDS:
         values["training"].pop(name)
     values.pop("mesh"), values.pop("processes")
     assert [stage.pop("repeat") for stage in values["training"]["stages"]] == [1]
@@ -351,7 +353,7 @@ def test_runs_on_clips_from_before_the_autoencoder_go_on():
     assert [values["training"].pop(name) for name in ("lora", "base_dtype", "base_quantization")] == [None] * 3
     assert values["training"]["stages"][1]["forcing"].pop("estimate") == {"kind": "loss"}
     assert [values["training"]["stages"][1]["forcing"].pop(name) for name in ("steps", "clean_mix")] == [1, 0.0]
-    for name in experiment.OBSERVATION:
+    for name in experiment.FREE_FIELDS:
         values["training"].pop(name)
     values.pop("mesh"), values.pop("processes")
     assert fingerprint(loaded) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

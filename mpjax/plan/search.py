@@ -7,7 +7,7 @@ some of the rest.
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from mpjax.experiment import Experiment
+from mpjax.experiment import HOST_STATES, Experiment
 from mpjax.models.architecture import REMAT_POLICIES
 from mpjax.models.flops import Tokens
 from mpjax.parallel.mesh import MeshShape
@@ -42,12 +42,14 @@ class Candidate:
 def least_memory(experiment: Experiment, parameters: Parameters, tokens: Tokens, shape: MeshShape, remat: str) -> float:
     """Bytes of HBM a chip cannot do without in a train step.
 
-    Float32 parameters and averages, two moments and a gradient of what is trained, over fsdp · tensor; and where
-    gradients pass the blocks, what each of them keeps of one video's tokens: its input, and without remat the outputs
-    of its matrix products.
+    Float32 parameters and averages, two moments and a gradient of what is trained, over fsdp · tensor, less what waits
+    in the host (`training.host_state`); and where gradients pass the blocks, what each of them keeps of one video's
+    tokens: its input, and without remat the outputs of its matrix products.
     """
     arch = experiment.model
-    state = 4 * (2 * parameters.all + 3 * parameters.trained) / (shape.fsdp * shape.tensor)
+    waiting = HOST_STATES[experiment.training.host_state]
+    held = parameters.all * (1 if "ema" in waiting else 2) + parameters.trained * (1 if "opt_state" in waiting else 3)
+    state = 4 * held / (shape.fsdp * shape.tensor)
     if parameters.trained < parameters.all // 2:
         return state
     n, width = (tokens.latents + tokens.context) / shape.context, arch.width

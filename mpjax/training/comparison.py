@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mpjax.experiment import OBSERVATION
+from mpjax.experiment import FREE_FIELDS
 
 
 def difference(stored: dict[str, Any], asked: dict[str, Any], init: str | None) -> str:
@@ -19,7 +19,7 @@ def difference(stored: dict[str, Any], asked: dict[str, Any], init: str | None) 
     before, now = _flat(stored["experiment"]), _flat(asked)
     if "data.path" in before:  # relative in old runs
         before["data.path"] = str(Path(before["data.path"]).absolute())
-    free = {f"training.{name}" for name in OBSERVATION} | {"training.nonfinite.limit"}
+    free = {f"training.{name}" for name in FREE_FIELDS} | {"training.nonfinite.limit"}
     for name in [*now, *before]:
         if name in free or name.startswith(("mesh.", "processes.")):
             continue

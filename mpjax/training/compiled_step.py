@@ -9,7 +9,7 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from mpjax.data.batch import Batch
-from mpjax.experiment import Experiment
+from mpjax.experiment import HOST_STATES, Experiment
 from mpjax.models.memorypack import Denoiser
 from mpjax.training.curriculum import Stage
 from mpjax.training.gradients import Objective
@@ -45,6 +45,7 @@ def state_factory(experiment: Experiment, denoiser: Denoiser, batch: Batch, mesh
         base_dtype=training.held_in,
         base_quantization=training.base_quantization,
         trained=tuple(stage.trainable for stage in training.stages),
+        waiting=HOST_STATES[training.host_state],
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mpjax.errors import InputError
 from mpjax.experiment import Training
@@ -89,7 +88,9 @@ def with_weights(state: TrainState, source: Path, say: Callable[[str], None] = p
         say(f"{len(fresh)} new parameters start fresh: {', '.join(fresh)}")
     if known:
         say(f"{len(known)} parameters of {source} are not in this model: {', '.join(known)}")
-    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    # Not the same arrays: an update takes the memory of both.
+    ema = jax.device_put(params, jax.tree.map(lambda x: x.sharding, state.ema), may_alias=False)
+    return state.replace(params=params, ema=ema)
 
 
 def _matching(params: Any, source: Path) -> tuple[dict[str, StoredArray], str]:

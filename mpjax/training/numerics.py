@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mpjax.data.batch import Batch
+from mpjax.parallel.host_memory import on_device
 from mpjax.training.state import TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -16,15 +17,16 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 def bad_arrays(tree: Any) -> dict[str, int]:
     """Path → how many values are not finite, of the arrays that hold any, in the order of the tree."""
-
-    @jax.jit
-    def count(leaves: list[jax.Array]) -> list[jax.Array]:
-        return [jnp.sum(~jnp.isfinite(x)) for x in leaves]
-
     leaves = [(path, x) for path, x in jax.tree.leaves_with_path(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    counts = [int(n) for n in jax.device_get(count([x for _, x in leaves]))]
+    counts = [int(n) for n in jax.device_get(not_finite([x for _, x in leaves]))]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     return {name: n for name, n in zip(names, counts, strict=True) if n}
+
+
+@jax.jit
+def not_finite(leaves: list[jax.Array]) -> list[jax.Array]:
+    """How many values of each array are not finite."""
+    return [jnp.sum(~jnp.isfinite(on_device(x))) for x in leaves]
 
 
 def _finite(tree: Any) -> jax.Array:

@@ -17,6 +17,7 @@ from mpjax.models.lora import Lora, init_adapter, scales
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.quantization import Quantization, with_zeros
 from mpjax.models.targets import target_kernels
+from mpjax.parallel.host_memory import compute, in_host, on_device
 from mpjax.parallel.rules import tree_shardings
 from mpjax.parameters import merge, pruned
 from mpjax.training.curriculum import Stage
@@ -50,8 +51,8 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def averaged(self) -> Any:
-        """The averages, with what is needed besides: the parameters of the whole network."""
-        return merge(self.ema, self.base)
+        """The averages, with what is needed besides: the parameters of the whole network, on their devices."""
+        return merge(on_device(self.ema), self.base)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class StateFactory:
             adapter needs one.
         base_quantization: which of its kernels are quantised, and how; None: none.
         trained: names of the trainable sets of all stages; needed with `base_dtype`.
+        waiting: fields of the states whose arrays are in the host's memory between updates; scalars stay on devices.
     """
 
     denoiser: Denoiser
@@ -80,6 +82,7 @@ class StateFactory:
     base_dtype: str | None = None
     base_quantization: Quantization | None = None
     trained: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.lora is not None and self.base_dtype is None:
@@ -136,13 +139,22 @@ class StateFactory:
 
     def shardings(self, stage: Stage) -> TrainState:
         """Shardings of every leaf of a state in this stage."""
-        return tree_shardings(jax.eval_shape(lambda: self._boxed(stage)), self.mesh)
+        boxed = jax.eval_shape(lambda: self._boxed(stage))
+        shapes, shardings = nn.unbox(boxed), tree_shardings(boxed, self.mesh)
+        waiting = {
+            name: jax.tree.map(
+                lambda x, sharding: in_host(sharding) if x.ndim else sharding,
+                getattr(shapes, name),
+                getattr(shardings, name),
+            )
+            for name in self.waiting
+        }
+        return shardings.replace(**waiting)
 
     def create(self, stage: Stage) -> TrainState:
         """A fresh state at step 0, still without its base (`initialize.with_base`)."""
         shardings = self.shardings(stage).replace(base=None)
-        make = jax.jit(lambda: nn.unbox(self._boxed(stage)).replace(base=None), out_shardings=shardings)
-        return make()
+        return compute(lambda: nn.unbox(self._boxed(stage)).replace(base=None), shardings)
 
     def fresh_base(self, stage: Stage) -> Any:
         """A base drawn at random, where its weights do not matter, as in a timing; None where states have none."""
@@ -164,6 +176,5 @@ class StateFactory:
             transformation = stage.optimizer.transformation(stage.steps)
             return transformation.init(partition(params, stage.trainable)[0]), nn.unbox(self._carry(stage))
 
-        make = jax.jit(fresh, out_shardings=(shardings.opt_state, shardings.carry))
-        opt_state, carry = make(state.params)
+        opt_state, carry = compute(fresh, (shardings.opt_state, shardings.carry), state.params)
         return state.replace(opt_state=opt_state, carry=carry)

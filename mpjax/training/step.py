@@ -10,6 +10,7 @@ import optax
 
 from mpjax.data.batch import Batch
 from mpjax.diffusion.forcing import Carry
+from mpjax.parallel.host_memory import on_device
 from mpjax.parameters import merge
 from mpjax.training.gradients import Objective, chain_gradients, read_later, with_given
 from mpjax.training.nonfinite import kept_unless
@@ -44,9 +45,10 @@ def make_train_step(
             the compiler.
 
     Returns:
-        A function for `jax.jit`; metrics are float32 scalars `loss`, `gradient_norm` and `forwards_per_update`, and
-        `loss_by_segment` `[s]`. A forward is one evaluation of the denoiser on the whole batch. Where the state has
-        `faults`, an update whose loss or gradient norm is not finite is counted there and changes nothing else.
+        A function for `jax.jit`, whose `out_shardings` say what of the new state goes back into the host's memory;
+        metrics are float32 scalars `loss`, `gradient_norm` and `forwards_per_update`, and `loss_by_segment` `[s]`. A
+        forward is one evaluation of the denoiser on the whole batch. Where the state has `faults`, an update whose loss
+        or gradient norm is not finite is counted there and changes nothing else.
     """
     forcing = objective.forcing
 
@@ -71,6 +73,7 @@ def make_train_step(
 
         if shardings is not None:
             grads = jax.lax.with_sharding_constraint(grads, partition(shardings, trainable)[0])
+        state = state.replace(ema=on_device(state.ema), opt_state=on_device(state.opt_state))
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = merge(optax.apply_updates(trained, updates), frozen)
         n = state.step.astype(jnp.float32)

@@ -28,6 +28,7 @@ def met(*arguments, **fields):
 stage_step, loop.stage_step = loop.stage_step, met
 config, folder = sys.argv[1:]
 flags = ["--config.mesh.fsdp=2", "--config.mesh.context=2", "--config.training.nonfinite.kind=skip"]
+flags += ["--config.training.host_state=both"]
 run = experiment.load(config, flags)
 try:
     loop.train(run, Path(folder))

@@ -194,13 +194,39 @@ def test_a_row_in_words_and_in_a_table():
     )
 
 
+SMALL_STEP = [
+    "--config=configs/framepack_f1_13b.py:smoke",
+    "--topology=v5e:2x2",
+    "--mesh=fsdp=2,tensor=2",
+    "--step=stage 2",
+    "--segments=2",
+]
+
+
+@pytest.fixture(scope="module")
+def small_step(tmp_path_factory):
+    """What the command says of a small step, and the folder where it says it."""
+    folder = tmp_path_factory.mktemp("small_step")
+    return plan_command(folder, *SMALL_STEP), folder
+
+
 @needs_compiler
-def test_a_small_step_through_the_tpu_compiler(tmp_path):
+def test_a_small_step_through_the_tpu_compiler(small_step):
     """The command itself; 8 GB of bfloat16 would not be a test, but every kind of array and loop is in it."""
-    arguments = ["--config=configs/framepack_f1_13b.py:smoke", "--topology=v5e:2x2", "--mesh=fsdp=2,tensor=2"]
-    said = plan_command(tmp_path, *arguments, "--step=stage 2", "--segments=2")
+    said, folder = small_step
     assert "stage 2 on v5e:2x2, fsdp 2 × tensor 2, weights float32" in said and "all-gather" in said
-    assert "| stage 2 | float32 | v5e:2x2 |" in (tmp_path / "plan.md").read_text()
+    assert "| stage 2 | float32 | v5e:2x2 |" in (folder / "plan.md").read_text()
+
+
+@needs_compiler
+def test_what_waits_in_the_host_takes_no_memory_of_a_chip(small_step, tmp_path):
+    """Averages of all parameters and two moments of the trained ones, four bytes each; the compiler pads arrays."""
+    _, folder = small_step
+    plan_command(tmp_path, *SMALL_STEP, "--config.training.host_state=both")
+    here, there = (json.loads((place / "plan.json").read_text())["rows"][0] for place in (folder, tmp_path))
+    size = command.count(SMOKE, "output_head")
+    assert here["host"] == 0 and there["host"] >= 4 * (size.all + 2 * size.trained) / 4
+    assert there["arguments"] + there["host"] == here["arguments"]
 
 
 def test_a_tile_is_decoded_beside_the_weights():

@@ -35,6 +35,9 @@ def test_least_memory_by_hand():
     # Also q, k, v, the hidden layer of 4 d on a quarter of it, and two outputs of d.
     assert least_memory(FULL, ALL, TOKENS, shape, "dots") == state + kept * (1 + (3 + 4) / 4 + 2)
     assert least_memory(FULL, HEAD, TOKENS, shape, "full") == pytest.approx((8 * SIZE + 12 * 2e7) / 32)
+    for name, less in (("averages", 4), ("optimizer", 8), ("both", 12)):
+        run = experiment.load("configs/framepack_f1_13b.py", [f"--config.training.host_state={name}"])
+        assert least_memory(run, ALL, TOKENS, shape, "full") == (20 - less) * SIZE / 32 + kept
 
 
 def test_candidates_fill_the_slice_and_stay_below_the_bound():

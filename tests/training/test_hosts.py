@@ -153,8 +153,9 @@ def home(tmp_path_factory):
     return folder
 
 
-def train(home, name, *, processes=1, devices=1, harm=None, copy=None, **mesh):
-    flags = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
+def train(home, name, *, processes=1, devices=1, harm=None, copy=None, host_state="none", **mesh):
+    flags = [f"--config.training.host_state={host_state}"]
+    flags += [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
     flags += [f"--config.processes.count={processes}", "--config.processes.timeout=120"]
     arguments = [f"--config={home / 'small.py'}:one", f"--run={home / name}", *flags]
     shared = toy(home / name, processes=processes, devices=devices, harm=harm, copy=copy)
@@ -172,6 +173,7 @@ def test_a_run_goes_on_on_other_meshes_and_hosts(home):
         "two": {"devices": 2, "fsdp": 2},
         "four": {"devices": 4, "tensor": 2, "fsdp": 2},
         "hosts": {"processes": 2, "devices": 2, "data": 2, "fsdp": 2},
+        "waiting": {"processes": 2, "devices": 2, "data": 2, "fsdp": 2, "host_state": "both"},
     }
     results = play(
         home, [train(home, name, copy=(home / "saved", home / name), **place) for name, place in places.items()]

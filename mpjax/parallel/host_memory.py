@@ -1,0 +1,38 @@
+"""Arrays that wait in the host's page-locked memory, which their devices read and write at the speed of their link."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+
+
+def in_host(sharding: NamedSharding) -> NamedSharding:
+    """The same parts of an array, each in the memory of its device's host."""
+    return sharding.with_memory_kind("pinned_host")
+
+
+def on_device(tree: Any) -> Any:
+    """The same arrays, those in the host's memory moved to their devices.
+
+    Args:
+        tree: arrays, inside a program or outside, or their shapes with shardings.
+    """
+    return jax.tree.map(_on_device, tree)
+
+
+def compute(function: Callable, shardings: Any, *arguments: Any) -> Any:
+    """The result of a jitted function under its shardings, of which some may be in the host's memory.
+
+    It is on the devices first: a program for a TPU cannot write every array into the host's memory by itself.
+    """
+    here = jax.tree.map(lambda s: s.with_memory_kind("device") if s.memory_kind == "pinned_host" else s, shardings)
+    return jax.device_put(jax.jit(function, out_shardings=here)(*arguments), shardings)
+
+
+def _on_device(x: Any) -> Any:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        there = x.sharding is not None and x.sharding.memory_kind == "pinned_host"
+        return x.update(sharding=x.sharding.with_memory_kind("device")) if there else x
+    # A program in which nothing waits in the host has no operation for it.
+    return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x
