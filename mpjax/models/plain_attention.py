@@ -169,7 +169,7 @@ def _over_pieces(piece, sums, arrays: tuple, pieces: int) -> tuple:
     rows = -(-n // pieces)
 
     def cut(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, ((0, 0), (0, pieces * rows - n), (0, 0)), constant_values=x.dtype == bool)
+        x = jnp.pad(x, ((0, 0), (0, pieces * rows - n), (0, 0)))
         return x.reshape(x.shape[0], pieces, rows, -1).swapaxes(0, 1)
 
     def join(x: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from mpjax.models.layers import (
     FeedForward,
     Modulation,
     RMSNorm,
+    gelu,
     grid_positions,
     layer_norm,
     patchify,
@@ -131,3 +132,9 @@ def test_grid_positions_are_distinct_and_separable():
         angles = i * 100.0 ** (-np.arange(4) / 4)
         np.testing.assert_allclose(features[tuple(place)][axis], [*np.cos(angles), *np.sin(angles)], atol=1e-6)
     assert len({tuple(row) for row in features.reshape(24, -1)}) == 24
+
+
+def test_gelu_keeps_its_input_alone():
+    x = f32(X)
+    _, pullback = jax.vjp(gelu, x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(pullback)) == x.size
