@@ -4,15 +4,18 @@
     python -m benchmarks.long_video --config=configs/framepack_f1_13b.py --folder=DISK --pause-after=10 --out=h200.json
 
 generates a minute as `generate` does, segment by segment into files of the folder: noise, history, memory, sampler,
-autoencoder and H.264. After every ten segments it drops everything and goes on from those files. A kill is another such
-pause: the same command goes on. What the prompt says to the network is random too, so that no text encoder is needed.
+autoencoder and H.264. After every ten segments it drops the network and goes on from those files. A kill is another
+such pause: the same command goes on. What the prompt says to the network is random too, so that no text encoder is
+needed.
 
-The result is one JSON file: the seconds of each segment of this call, by part; the first one of a part compiles.
+The result is one JSON file: the seconds of each segment, by part; the first one of a part compiles. A part that was
+killed is not in it.
 """
 
 import argparse
 import functools
 import json
+import math
 import sys
 import threading
 from collections.abc import Sequence
@@ -42,6 +45,7 @@ from mpjax.interop.vae_weights import vae_config
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.vae import VaeArchitecture
 from mpjax.weights import Network, Run
+from mpjax.whole_files import write_json
 
 WEIGHTS = jnp.bfloat16
 
@@ -142,12 +146,15 @@ def measure(
     run = random_run(loaded, folder, seed)
     plan = random_plan(run, seconds, loaded.latent_size, seed)
     load = functools.partial(rollout, run, plan, seed, offload)
-    parts: list[list[float]] = []
+    kept = folder / "seconds.json"
+    parts: list[list[float]] = json.loads(kept.read_text()) if kept.exists() else []
     finished = False
     while not finished:
         stopping = Countdown(pause_after) if pause_after else None
         done = write_video(run, load, plan, folder / "video.mp4", stopping=stopping)
-        parts.append(list(done.seconds_per_segment))
+        if done.seconds_per_segment:
+            parts.append(list(done.seconds_per_segment))
+            write_json(kept, parts)
         finished = done.finished
     steady = [value for part in parts for value in part[1:]]
     return {
@@ -178,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of weights, prompt and first frame")
     args, overrides = parser.parse_known_args(arguments)
     try:
-        if not args.seconds > 0:
+        if not (args.seconds > 0 and math.isfinite(args.seconds)):
             raise InputError(f"--seconds is {args.seconds:g}: give a length above 0")
         if args.pause_after < 0:
             raise InputError(f"--pause-after is {args.pause_after}: give a number of segments, or 0")

@@ -35,6 +35,7 @@ from mpjax.experiment import Experiment
 from mpjax.models.memorypack import Denoiser
 from mpjax.parallel.mesh import MeshShape
 from mpjax.parallel.rules import batch_sharding
+from mpjax.parameters import merge
 from mpjax.plan.operations import train_operations
 from mpjax.plan.steps import example_batch, lower_train_step, tokens_of
 from mpjax.training.compiled_step import state_factory
@@ -95,9 +96,8 @@ def measure(
     # -- Time ------------------------------------------------------------------------------------------------------
     factory = state_factory(loaded, denoiser, shapes, mesh)
     state = factory.create(stage).replace(base=factory.fresh_base(stage))
-    counted = [
-        sum(x.size for x in jax.tree.leaves(t)) for t in (state.averaged, partition(state.params, stage.trainable)[0])
-    ]
+    whole = merge(state.params, state.base)
+    counted = [sum(x.size for x in jax.tree.leaves(t)) for t in (whole, partition(state.params, stage.trainable)[0])]
     batch = jax.device_put(random_batch(shapes, jax.random.key(loaded.seed)), batch_sharding(mesh, videos))
     losses = []
 

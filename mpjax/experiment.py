@@ -200,8 +200,9 @@ class Training:
         base_quantization: which of these weights are quantised, from what `base_dtype` (None: float32) makes of them;
             None: none. Any `model.remat` but "none" keeps those of one block at a time multiplied out.
         host_state: what is in the host's page-locked memory between updates and leaves a device's to activations:
-            `none`, `averages`, `optimizer` or `both`. The bits of a run do not depend on it, and a run may go on with
-            another.
+            `none`, `averages`, `optimizer` or `both`. All of it is on the devices for a moment when a run
+            or a stage begins, and saving waits for its files. The bits of a run do not depend on it, and a run may go
+            on with another.
     """
 
     stages: tuple[Stage, ...]

@@ -31,7 +31,7 @@ def multiplications(jaxpr):
 
 
 def _inside(equation):
-    if not equation.outvars:  # the compiler drops what has no result
+    if not equation.outvars and not equation.effects:  # the compiler drops what does nothing
         return []
     inner = [getattr(p, "jaxpr", p) for p in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)]
     return [p for p in inner if hasattr(p, "eqns")]

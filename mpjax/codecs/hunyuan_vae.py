@@ -13,8 +13,8 @@
    the next s latents have come, or `decode_finish` gives them away (docs/backbone.md, section 3.4).
 
 Both directions wait for whole tiles and whole segments, so chunks of any length give the same bits. One tile of one
-video at a time fills a device; the tiles of a picture, and the videos of a batch, are dealt in turn to all devices of
-this process.
+video at a time fills a device. Where a picture is several tiles, or a batch several videos, those of one shape are
+computed at once on as many devices as this process has, unless a mesh is current.
 """
 
 import functools
@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mpjax import config
 from mpjax.codecs.base import Tail, check_latents, check_video, latent_frames, pixel_frames
@@ -38,6 +39,7 @@ from mpjax.models.vae_tiling import Network, TileStream, Tiling, TimeTiles, deco
 PosteriorUse = Literal["mean", "sample"]
 SpatialTiles = Literal["none", "decode", "both"]
 Precision = Literal["float32", "bfloat16"]
+TILES = "tiles"  # axis of a mesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,22 +215,36 @@ class HunyuanVaeCodec:
 
     def _tiles(self, tiles: Callable[[Network, Tiling], TileStream], method: str) -> TileStream:
         """The network's `method` on tiles along time, and in space where asked."""
-        network = compiled_network(self.sizes, self.dtype, method)
 
         def run(pieces: Sequence[np.ndarray]) -> list[np.ndarray]:
-            params_on, devices = _parameters(self.weights, self.sizes), jax.local_devices()
-            videos, results = [video[None] for x in pieces for video in x], []
-            for first in range(0, len(videos), len(devices)):
-                # All begin before the first result is waited for; none waits in a device's memory.
-                begun = [
-                    network(params_on(device), jax.device_put(video, device))
-                    for video, device in zip(videos[first:], devices, strict=False)
-                ]
-                results += [np.asarray(result) for result in begun]
-            rest = iter(results)
+            videos = [video[None] for x in pieces for video in x]
+            rest = iter(self._all(method, videos))
             return [np.concatenate(list(itertools.islice(rest, len(x)))) for x in pieces]
 
         return tiles(run, Tiling(spatial=self.spatial_tiles in (method, "both")))
+
+    def _all(self, method: str, videos: list[np.ndarray]) -> list[np.ndarray]:
+        """The network's `method` of each of the videos `[1, t, h, w, c]`; those of one shape on all devices at once."""
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for number, video in enumerate(videos):
+            alike.setdefault(video.shape, []).append(number)
+        devices = _devices() if any(len(numbers) > 1 for numbers in alike.values()) else ()
+        params = _parameters(self.weights, self.sizes, devices)
+        results = list(videos)
+        for numbers in alike.values():
+            together = devices if len(numbers) > 1 else ()
+            network = compiled_network(self.sizes, self.dtype, method, together)
+            # Without `together` one at a time, on the first device.
+            here = params if together or not devices else jax.tree.map(lambda x: x.addressable_data(0), params)
+            count = max(len(together), 1)
+            for first in range(0, len(numbers), count):
+                turn = numbers[first : first + count]
+                batch = [videos[number] for number in turn]
+                batch += batch[-1:] * (count - len(turn))  # devices without a video of their own repeat the last one
+                done = np.asarray(network(here, np.concatenate(batch)))
+                for number, result in zip(turn, done, strict=False):
+                    results[number] = result[None]
+        return results
 
 
 def soft_append(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -238,15 +254,41 @@ def soft_append(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.concatenate([weight * before + (1 - weight) * after[:, :overlap], after[:, overlap:]], axis=1)
 
 
-@functools.lru_cache(maxsize=1)  # a gigabyte on every device that has had a tile
-def _parameters(weights: str, architecture: VaeArchitecture) -> Callable[[jax.Device], dict[str, Any]]:
-    """Device → the parameters there."""
-    first = jax.device_put(load_vae_params(Path(weights), architecture))
-    return functools.cache(lambda device: jax.device_put(first, device))
+def _devices() -> tuple[jax.Device, ...]:
+    """All of this process, where there are several; none under a mesh, which does not take arrays of other devices."""
+    devices = tuple(jax.local_devices())
+    return devices if len(devices) > 1 and jax.sharding.get_abstract_mesh().empty else ()
+
+
+@functools.lru_cache(maxsize=1)  # a gigabyte on each device
+def _parameters(weights: str, architecture: VaeArchitecture, devices: tuple[jax.Device, ...]) -> dict[str, Any]:
+    """The parameters on each of the devices, or on the default one."""
+    params = load_vae_params(Path(weights), architecture)
+    return jax.device_put(params, NamedSharding(_line(devices), PartitionSpec()) if devices else None)
 
 
 @functools.cache
-def compiled_network(architecture: VaeArchitecture, dtype: str, method: str) -> jax.stages.Wrapped:
-    """The program that runs a tile, `encode` or `decode`: (parameters, `[1, t, h, w, c]`) → what `vae.Vae` makes."""
+def compiled_network(
+    architecture: VaeArchitecture, dtype: str, method: str, devices: tuple[jax.Device, ...] = ()
+) -> jax.stages.Wrapped:
+    """The program that runs tiles, `encode` or `decode`: (parameters, `[n, t, h, w, c]`) → what `vae.Vae` makes.
+
+    n is 1; or the number of `devices`, each of which computes one tile, with the bits of n = 1.
+    """
     vae = Vae(architecture, jnp.dtype(dtype))
-    return jax.jit(lambda params, x: vae.apply({"params": params}, x, method=method))
+
+    def run(params: dict[str, Any], x: jax.Array) -> Any:
+        return vae.apply({"params": params}, x, method=method)
+
+    if not devices:
+        return jax.jit(run)
+    each = PartitionSpec(TILES)
+    # Loops over a tile begin with zeros that do not vary over the devices, which is what `check_vma` would object to.
+    together = jax.shard_map(
+        run, mesh=_line(devices), in_specs=(PartitionSpec(), each), out_specs=each, check_vma=False
+    )
+    return jax.jit(together)
+
+
+def _line(devices: tuple[jax.Device, ...]) -> Mesh:
+    return Mesh(np.array(devices), (TILES,))

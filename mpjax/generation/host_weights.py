@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 
+from mpjax.parallel.host_memory import in_host
+
 
 class HostWeights:
     """Parameters of which the host keeps a copy, so that they can leave their devices and come back with the same bits.
@@ -16,8 +18,7 @@ class HostWeights:
         self._shardings = jax.tree.map(lambda x: x.sharding, params)
         # Bound to their devices as when they come back, else programs would be compiled twice.
         self._here: Any = jax.device_put(params, self._shardings)
-        on_host = jax.tree.map(lambda sharding: sharding.with_memory_kind("pinned_host"), self._shardings)
-        self._copy = jax.device_put(params, on_host)
+        self._copy = jax.device_put(params, jax.tree.map(in_host, self._shardings))
 
     def here(self) -> dict:
         """The parameters on their devices."""

@@ -110,8 +110,8 @@ class Architecture:
         dtype: compute dtype, `float32` or `bfloat16`. Parameters are made in float32; those that are stored in bfloat16
             are used as they are, each cast where it is read.
         remat: what the backward pass recomputes in a block: `none`, `full`, or `dots` (keeps matrix products, and what
-            attention by plain products needs); `offload` is `full`, but the inputs of the blocks wait in the memory of
-            the host.
+            attention needs, apart from cuDNN's, whose forward pass runs again); `offload` is `full`, but the inputs of
+            the blocks wait in the memory of the host.
     """
 
     channels: int = 16

@@ -4,21 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
+from jax.sharding import Sharding
+
+HOST = "pinned_host"
 
 
-def in_host(sharding: NamedSharding) -> NamedSharding:
+def in_host(sharding: Sharding) -> Sharding:
     """The same parts of an array, each in the memory of its device's host."""
-    return sharding.with_memory_kind("pinned_host")
+    return sharding.with_memory_kind(HOST)
 
 
-def on_device(tree: Any) -> Any:
+def brought_back(tree: Any) -> Any:
     """The same arrays, those in the host's memory moved to their devices.
 
     Args:
         tree: arrays, inside a program or outside, or their shapes with shardings.
     """
-    return jax.tree.map(_on_device, tree)
+    return jax.tree.map(_brought_back, tree)
 
 
 def compute(function: Callable, shardings: Any, *arguments: Any) -> Any:
@@ -26,13 +28,13 @@ def compute(function: Callable, shardings: Any, *arguments: Any) -> Any:
 
     It is on the devices first: a program for a TPU cannot write every array into the host's memory by itself.
     """
-    here = jax.tree.map(lambda s: s.with_memory_kind("device") if s.memory_kind == "pinned_host" else s, shardings)
+    here = jax.tree.map(lambda s: s.with_memory_kind("device") if s.memory_kind == HOST else s, shardings)
     return jax.device_put(jax.jit(function, out_shardings=here)(*arguments), shardings)
 
 
-def _on_device(x: Any) -> Any:
+def _brought_back(x: Any) -> Any:
     if isinstance(x, jax.ShapeDtypeStruct):
-        there = x.sharding is not None and x.sharding.memory_kind == "pinned_host"
+        there = x.sharding is not None and x.sharding.memory_kind == HOST
         return x.update(sharding=x.sharding.with_memory_kind("device")) if there else x
     # A program in which nothing waits in the host has no operation for it.
     return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x

@@ -98,9 +98,9 @@ def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
 
 
 def on_mesh() -> bool:
-    """Whether a mesh of several devices is set."""
+    """Whether a mesh of several devices is set; not inside a `jax.shard_map` over all of it."""
     mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and mesh.size > 1
+    return not mesh.empty and mesh.size > 1 and set(mesh.manual_axes) != set(mesh.axis_names)
 
 
 def devices_along(axis: str) -> int:

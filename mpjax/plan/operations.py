@@ -8,7 +8,7 @@ from mpjax.models.flops import Tokens, velocity_flops
 from mpjax.training.curriculum import Stage
 
 # Matrix products of n · m · head_dim each: four backward where the scores are kept. Splash keeps none and goes through
-# them once for the queries and once for keys and values: three and four.
+# them once for the queries and once for keys and values: three and four. `dots` keeps what its backward pass needs.
 _BACKWARD, _SPLASH_BACKWARD = 4, 7
 
 

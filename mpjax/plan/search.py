@@ -44,7 +44,7 @@ def least_memory(experiment: Experiment, parameters: Parameters, tokens: Tokens,
 
     Float32 parameters and averages, two moments and a gradient of what is trained, over fsdp · tensor, less what waits
     in the host (`training.host_state`); and where gradients pass the blocks, what each of them keeps of one video's
-    tokens: its input, and without remat the outputs of its matrix products.
+    tokens: its input, and without remat the outputs of its matrix products and of attention.
     """
     arch = experiment.model
     waiting = HOST_STATES[experiment.training.host_state]
@@ -53,8 +53,8 @@ def least_memory(experiment: Experiment, parameters: Parameters, tokens: Tokens,
     if parameters.trained < parameters.all // 2:
         return state
     n, width = (tokens.latents + tokens.context) / shape.context, arch.width
-    # q, k, v and the MLP's hidden layer are split over the tensor axis, the two outputs are not.
-    products = 0 if remat == "full" else (3 * width + arch.mlp_width) / shape.tensor + 2 * width
+    # q, k, v, attention and the MLP's hidden layer are split over the tensor axis, the two outputs are not.
+    products = 0 if remat == "full" else (4 * width + arch.mlp_width) / shape.tensor + 2 * width
     size = 2 if arch.dtype == "bfloat16" else 4
     return state + (arch.dual_blocks + arch.single_blocks) * n * (width + products) * size
 

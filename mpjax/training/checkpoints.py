@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mpjax.errors import InputError
+from mpjax.parallel.host_memory import HOST
 from mpjax.parallel.processes import agree, barrier, is_first
 from mpjax.training.checksums import checksums
 from mpjax.training.retention import Retention
@@ -99,6 +100,9 @@ class Checkpoints:
             raise InputError(
                 f"{self._manager.directory} refused to save update {step}: remove the folders of later steps"
             )
+        if any(x.sharding.memory_kind == HOST for x in jax.tree.leaves(state)):
+            # Orbax writes these from where they are, of which the next update makes its own.
+            self.wait()
 
     def restore(self, step: int, target: TrainState) -> TrainState:
         """Reads a step into the shapes, dtypes and shardings of `target` (arrays or `jax.ShapeDtypeStruct`).

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mpjax.parallel.host_memory import on_device
+from mpjax.parallel.host_memory import brought_back
 
 
 @jax.jit
@@ -28,7 +28,7 @@ def checksums(tree: Any) -> jax.Array:
         any other change (entries or shards in another order, a part read as zeros) all but one time in 2^32. The order
         of additions does not matter, since integers wrap around.
     """
-    return jnp.stack([_sum(on_device(x)) for x in jax.tree.leaves(tree)])
+    return jnp.stack([_sum(brought_back(x)) for x in jax.tree.leaves(tree)])
 
 
 def _sum(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mpjax.data.batch import Batch
-from mpjax.parallel.host_memory import on_device
+from mpjax.parallel.host_memory import brought_back
 from mpjax.training.state import TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -26,7 +26,7 @@ def bad_arrays(tree: Any) -> dict[str, int]:
 @jax.jit
 def not_finite(leaves: list[jax.Array]) -> list[jax.Array]:
     """How many values of each array are not finite."""
-    return [jnp.sum(~jnp.isfinite(on_device(x))) for x in leaves]
+    return [jnp.sum(~jnp.isfinite(brought_back(x))) for x in leaves]
 
 
 def _finite(tree: Any) -> jax.Array:

@@ -17,7 +17,7 @@ from mpjax.models.lora import Lora, init_adapter, scales
 from mpjax.models.memorypack import Denoiser
 from mpjax.models.quantization import Quantization, with_zeros
 from mpjax.models.targets import target_kernels
-from mpjax.parallel.host_memory import compute, in_host, on_device
+from mpjax.parallel.host_memory import brought_back, compute, in_host
 from mpjax.parallel.rules import tree_shardings
 from mpjax.parameters import merge, pruned
 from mpjax.training.curriculum import Stage
@@ -52,7 +52,7 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def averaged(self) -> Any:
         """The averages, with what is needed besides: the parameters of the whole network, on their devices."""
-        return merge(on_device(self.ema), self.base)
+        return merge(brought_back(self.ema), self.base)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import optax
 
 from mpjax.data.batch import Batch
 from mpjax.diffusion.forcing import Carry
-from mpjax.parallel.host_memory import on_device
+from mpjax.parallel.host_memory import brought_back
 from mpjax.parameters import merge
 from mpjax.training.gradients import Objective, chain_gradients, read_later, with_given
 from mpjax.training.nonfinite import kept_unless
@@ -73,7 +73,7 @@ def make_train_step(
 
         if shardings is not None:
             grads = jax.lax.with_sharding_constraint(grads, partition(shardings, trainable)[0])
-        state = state.replace(ema=on_device(state.ema), opt_state=on_device(state.opt_state))
+        state = state.replace(ema=brought_back(state.ema), opt_state=brought_back(state.opt_state))
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = merge(optax.apply_updates(trained, updates), frozen)
         n = state.step.astype(jnp.float32)

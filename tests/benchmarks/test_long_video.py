@@ -26,6 +26,8 @@ def test_a_pause_changes_no_byte(tmp_path):
     assert [len(part) for part in record["seconds_per_segment"]] == [4]
     assert [len(part) for part in paused["seconds_per_segment"]] == [2, 2]
     assert min(min(part) for part in paused["seconds_per_segment"]) > 0 and record["median_seconds"] > 0
+    # Called again, it finds the video and its seconds.
+    assert made(tmp_path / "paused", "--pause-after=2")[1:] == (paused, parts)
     assert record["peak_bytes"] is None  # a CPU does not tell
     assert {"command", "commit", "versions", "machine"} <= set(record)
 
@@ -34,6 +36,7 @@ def test_a_pause_changes_no_byte(tmp_path):
     ("flags", "words"),
     [
         (["--seconds=0"], "--seconds is 0: give a length above 0"),
+        (["--seconds=inf"], "--seconds is inf: give a length above 0"),
         (["--pause-after=-1"], "--pause-after is -1: give a number of segments, or 0"),
         (["--config=configs/recall_tiny.py"], "config.model.encoders is set: give a config of a network that reads"),
     ],

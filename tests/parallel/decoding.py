@@ -1,6 +1,6 @@
-"""Run as a script by `processes.run`: two videos of two tiles each, decoded on one device and on all.
+"""Run as a script by `processes.run`: videos of a large and a small tile, decoded on one device and on several.
 
-Prints whether the bits agree, and on which devices the tiles were, in their order.
+Prints whether the bits agree, and of each run of a program how many tiles it had and on how many devices.
 """
 
 import json
@@ -11,30 +11,43 @@ import jax
 import numpy as np
 
 from mpjax.codecs import hunyuan_vae
+from mpjax.parallel.mesh import MeshShape
 from tests.fixtures import reference_vae
 from tests.parallel.processes import join
 
 
-def decode(folder, devices):
-    """The pixels, and the devices of the tiles."""
-    used = []
+def decode(folder, videos, count):
+    """The pixels, and [tiles, devices] of each run."""
+    runs = []
 
     def watched(*key):
-        def run(params, tile):
-            assert all(leaf.devices() == tile.devices() for leaf in jax.tree.leaves(params))
-            used.append(next(iter(tile.devices())).id)
-            return network(*key)(params, tile)
+        def run(params, tiles):
+            result = network(*key)(params, tiles)
+            runs.append([len(tiles), len(result.devices())])
+            return result
 
         return run
 
-    network = hunyuan_vae.compiled_network
-    all_devices = mock.patch.object(jax, "local_devices", lambda: devices)
-    with all_devices, mock.patch.object(hunyuan_vae, "compiled_network", watched):
+    network, devices = hunyuan_vae.compiled_network, jax.devices()[:count]
+    seen = mock.patch.object(jax, "local_devices", lambda: devices)
+    with seen, mock.patch.object(hunyuan_vae, "compiled_network", watched):
         codec = hunyuan_vae.HunyuanVaeCodec(weights=folder)
-        return codec.decode(reference_vae.latents(1, 33, 1, 2)), used
+        return codec.decode(reference_vae.latents(1, 33, 1, videos)), runs
+
+
+def main(folder):
+    (want, one), (pixels, three) = decode(folder, 2, 1), decode(folder, 2, 3)
+    alone, single = decode(folder, 1, 3)
+    wanted, _ = decode(folder, 1, 1)
+    meshes = []
+    for shape in (MeshShape(), MeshShape(data=8)):
+        with jax.set_mesh(shape.build()):
+            meshes.append(decode(folder, 2, 8))
+    same = [np.array_equal(got, want) for got in (pixels, *(got for got, _ in meshes))]
+    same.append(np.array_equal(alone, wanted))
+    tiles = [[count for count, _ in runs] for _, runs in meshes]
+    print(json.dumps({"same": same, "one": one, "three": three, "single": single, "tiles_under_a_mesh": tiles}))
 
 
 if __name__ == "__main__":
-    folder = join(sys.argv[1:])
-    (one, alone), (several, dealt) = (decode(folder, jax.devices()[:count]) for count in (1, 3))
-    print(json.dumps({"equal": np.array_equal(one, several), "alone": alone, "dealt": dealt}))
+    main(join(sys.argv[1:]))

@@ -32,8 +32,8 @@ def test_least_memory_by_hand():
     shape = MeshShape(fsdp=8, context=2, tensor=4)
     state, kept = 20 * SIZE / 32, 60 * N / 2 * 3072 * 2
     assert least_memory(FULL, ALL, TOKENS, shape, "full") == state + kept
-    # Also q, k, v, the hidden layer of 4 d on a quarter of it, and two outputs of d.
-    assert least_memory(FULL, ALL, TOKENS, shape, "dots") == state + kept * (1 + (3 + 4) / 4 + 2)
+    # Also q, k, v, attention and the hidden layer of 4 d, a quarter of each, and two outputs of d.
+    assert least_memory(FULL, ALL, TOKENS, shape, "dots") == state + kept * (1 + (4 + 4) / 4 + 2)
     assert least_memory(FULL, HEAD, TOKENS, shape, "full") == pytest.approx((8 * SIZE + 12 * 2e7) / 32)
     for name, less in (("averages", 4), ("optimizer", 8), ("both", 12)):
         run = experiment.load("configs/framepack_f1_13b.py", [f"--config.training.host_state={name}"])

@@ -19,7 +19,7 @@ class Square:
             raise ValueError("a matrix\nof no kind")
         self.job, self.matrix = job, load_file(job["matrix"])["matrix"]
         self.about = {"cores": sorted(os.sched_getaffinity(0)), "threads": os.getenv("OMP_NUM_THREADS")}
-        self.about["malloc"] = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
+        self.about["environment"] = dict(os.environ)
 
     def run(self):
         if self.job["variant"] == "dies":

@@ -284,7 +284,7 @@ def test_training_starts_from_them_and_lists_what_is_new(source, converted, tmp_
     size = {"kernel": jnp.zeros((64, 32)), "bias": jnp.zeros(32)}
     params = {"x_embedder": size, "memorize": state.params["memorize"]}
     said = []
-    started = with_weights(state.replace(params=params), path, said.append)
+    started = with_weights(state.replace(params=params, ema=params), path, said.append)
     weight = tiny_tensors()["x_embedder.proj.weight"]
     np.testing.assert_array_equal(started.params["x_embedder"]["kernel"], weight.reshape(32, 64).T)
     np.testing.assert_array_equal(started.ema["x_embedder"]["kernel"], weight.reshape(32, 64).T)
@@ -295,7 +295,8 @@ def test_training_starts_from_them_and_lists_what_is_new(source, converted, tmp_
 
 def test_training_starts_from_an_export_with_tensors_of_its_own(trained):
     params = load_run(trained / "run").params
-    state = state_at(0, head=(3,)).replace(params=jax.tree.map(jnp.zeros_like, params))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = state_at(0, head=(3,)).replace(params=zeros, ema=zeros)
     said = []
     jax.tree.map(np.testing.assert_array_equal, with_weights(state, trained / "out", said.append).params, params)
     assert said == [f"weights of the PyTorch checkpoint {trained / 'out'}"]  # nothing is fresh, nothing is left
