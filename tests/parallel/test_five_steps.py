@@ -6,7 +6,7 @@ import pytest
 from tests.parallel.five_steps import LEARNING_RATES, STEPS
 from tests.parallel.processes import run
 
-# Of the largest entry of an array; seen: 3.4e-5, at the fifth update, of a kernel whose gradient is 4e-5 of the largest.
+# Of the largest entry of an array; seen: 3.4e-5, at the fifth update, where a gradient is 4e-5 of the largest
 ROUND_OFF = 1e-4
 FLOOR = 1e-6  # of the largest entry of all gradients of an update: an array below it is round-off itself
 # Softmax cannot see the bias of a key.
