@@ -189,31 +189,28 @@ def segment(job: dict[str, Any]) -> Job:
 
 def vae_decode(job: dict[str, Any]) -> Job:
     """Latents to video."""
-    import torch
-
-    vae, inputs = _vae(job)
-    latents, call = _channels_second(inputs["latents"]), _variant(vae.decode, job)
-
-    @torch.inference_mode()
-    def run() -> Any:
-        return call(latents, return_dict=False)[0]
-
-    return Job(run, lambda video: {"video": video.movedim(1, -1)}, vae.dtype)
+    return _vae_job(job, "decode", "latents", lambda video: {"video": video.movedim(1, -1)})
 
 
 def vae_encode(job: dict[str, Any]) -> Job:
     """Video to the mean and log-variance of its latents."""
-    import torch
-
-    vae, inputs = _vae(job)
-    video, call = _channels_second(inputs["video"]), _variant(vae.encode, job)
-
-    @torch.inference_mode()
-    def run() -> Any:
-        return call(video, return_dict=False)[0]
 
     def to_file(posterior: Any) -> dict[str, Any]:
         return {"mean": posterior.mean.movedim(1, -1), "logvar": posterior.logvar.movedim(1, -1)}
+
+    return _vae_job(job, "encode", "video", to_file)
+
+
+def _vae_job(job: dict[str, Any], method: str, given: str, to_file: Callable[[Any], dict[str, Any]]) -> Job:
+    """A method of the autoencoder on one of the inputs."""
+    import torch
+
+    vae, inputs = _vae(job)
+    x, call = _channels_second(inputs[given]), _variant(getattr(vae, method), job)
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return call(x, return_dict=False)[0]
 
     return Job(run, to_file, vae.dtype)
 

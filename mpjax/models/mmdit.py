@@ -14,6 +14,7 @@ from mpjax.models.layers import Dense, EmbeddingMLP, FeedForward, Modulation, RM
 from mpjax.models.plain_attention import SAVED
 from mpjax.models.rope import Table, apply_rope
 from mpjax.models.streams import join_streams, pad_stream, part_streams, table_of_both, table_of_first
+from mpjax.parallel.host_memory import HOST
 from mpjax.parallel.rules import HIDDEN, TOKENS, constrain
 
 BLOCK_INPUT = "block_input"  # what a remat policy calls the tokens that a block reads
@@ -116,7 +117,7 @@ _KEPT = {  # between the forward and the backward pass of a block, besides its i
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=[BLOCK_INPUT],
         offload_src="device",
-        offload_dst="pinned_host",
+        offload_dst=HOST,
     ),
 }
 

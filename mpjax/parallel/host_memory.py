@@ -28,13 +28,16 @@ def compute(function: Callable, shardings: Any, *arguments: Any) -> Any:
 
     It is on the devices first: a program for a TPU cannot write every array into the host's memory by itself.
     """
-    here = jax.tree.map(lambda s: s.with_memory_kind("device") if s.memory_kind == HOST else s, shardings)
+    here = jax.tree.map(_on_devices, shardings)
     return jax.device_put(jax.jit(function, out_shardings=here)(*arguments), shardings)
+
+
+def _on_devices(sharding: Sharding) -> Sharding:
+    return sharding.with_memory_kind("device") if sharding.memory_kind == HOST else sharding
 
 
 def _brought_back(x: Any) -> Any:
     if isinstance(x, jax.ShapeDtypeStruct):
-        there = x.sharding is not None and x.sharding.memory_kind == HOST
-        return x.update(sharding=x.sharding.with_memory_kind("device")) if there else x
+        return x if x.sharding is None else x.update(sharding=_on_devices(x.sharding))
     # A program in which nothing waits in the host has no operation for it.
     return jax.device_put(x, jax.memory.Space.Device) if jax.typeof(x).memory_space == jax.memory.Space.Host else x
